@@ -1,0 +1,169 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The options of a container. One table: argument spec, normalising, comparison and live update all derive from it.
+
+Names, types and meaning follow community.docker's docker_container; docs/differences.md lists what differs.
+"""
+
+from __future__ import annotations
+
+from .common import Table
+
+HEALTHCHECK: Table = {
+    "test": {"type": "raw"},
+    "interval": {"type": "str"},
+    "timeout": {"type": "str"},
+    "start_period": {"type": "str"},
+    "start_interval": {"type": "str"},
+    "retries": {"type": "int"},
+}
+
+MOUNT: Table = {
+    "target": {"type": "str", "required": True},
+    "source": {"type": "str"},
+    "type": {"type": "str", "choices": ["bind", "tmpfs", "volume"], "default": "volume"},
+    "read_only": {"type": "bool"},
+    "propagation": {
+        "type": "str",
+        "choices": ["private", "rprivate", "shared", "rshared", "slave", "rslave"],
+    },
+    "no_copy": {"type": "bool"},
+    "tmpfs_size": {"type": "str"},
+    "tmpfs_mode": {"type": "str"},
+}
+
+NETWORK: Table = {
+    "name": {"type": "str", "required": True},
+    "aliases": {"type": "list", "elements": "str"},
+    "ipv4_address": {"type": "str"},
+    "ipv6_address": {"type": "str"},
+    "mac_address": {"type": "str"},
+}
+
+# What the container is. An option left out of a task that names an image is an option not wanted (law 1).
+CONFIG: Table = {
+    "image": {"type": "str", "compare": "ignore", "change": "replace"},  # compared by image ID, in resources/container
+    "command": {"type": "raw", "compare": "list", "change": "replace"},
+    "entrypoint": {"type": "list", "elements": "str", "compare": "list", "change": "replace"},
+    "env": {"type": "dict", "compare": "dict", "change": "replace"},
+    "env_file": {"type": "path", "compare": "ignore", "change": "ignore"},  # folded into env
+    "labels": {"type": "dict", "compare": "dict", "change": "live"},
+    "hostname": {"type": "str", "compare": "scalar", "change": "replace"},
+    "domainname": {"type": "str", "compare": "scalar", "change": "replace"},
+    "user": {"type": "str", "compare": "scalar", "change": "replace"},
+    "groups": {"type": "list", "elements": "str", "compare": "set", "change": "replace"},
+    "working_dir": {"type": "str", "compare": "scalar", "change": "replace"},
+    "tty": {"type": "bool", "compare": "scalar", "change": "replace"},
+    "interactive": {"type": "bool", "compare": "scalar", "change": "replace"},
+    "init": {"type": "bool", "compare": "scalar", "change": "replace"},
+    "network_mode": {"type": "str", "compare": "scalar", "change": "replace"},
+    "networks": {
+        "type": "list",
+        "elements": "dict",
+        "options": NETWORK,
+        "compare": "named",
+        "key": "name",
+        "change": "live",
+    },
+    "published_ports": {"type": "list", "elements": "str", "aliases": ["ports"], "compare": "set", "change": "live"},
+    "exposed_ports": {
+        "type": "list",
+        "elements": "str",
+        "aliases": ["exposed", "expose"],
+        "compare": "set",
+        "change": "live",
+    },
+    "dns_servers": {"type": "list", "elements": "str", "compare": "list", "change": "replace"},
+    "dns_opts": {"type": "list", "elements": "str", "compare": "list", "change": "replace"},
+    "dns_search_domains": {"type": "list", "elements": "str", "compare": "list", "change": "replace"},
+    "etc_hosts": {"type": "dict", "compare": "dict", "change": "replace"},
+    "volumes": {"type": "list", "elements": "str", "compare": "set", "change": "replace"},
+    "mounts": {
+        "type": "list",
+        "elements": "dict",
+        "options": MOUNT,
+        "compare": "named",
+        "key": "target",
+        "change": "replace",
+    },
+    "tmpfs": {"type": "list", "elements": "str", "compare": "set", "change": "replace"},
+    "read_only": {"type": "bool", "compare": "scalar", "change": "replace"},
+    "shm_size": {"type": "str", "compare": "scalar", "change": "replace"},
+    "devices": {"type": "list", "elements": "str", "compare": "set", "change": "replace"},
+    "memory": {"type": "str", "compare": "scalar", "change": "live"},
+    "memory_swap": {"type": "str", "compare": "scalar", "change": "live"},
+    "memory_reservation": {"type": "str", "compare": "scalar", "change": "live"},
+    "cpus": {"type": "float", "compare": "scalar", "change": "live"},
+    "cpu_shares": {"type": "int", "compare": "scalar", "change": "live"},
+    "cpuset_cpus": {"type": "str", "compare": "scalar", "change": "live"},
+    "cpuset_mems": {"type": "str", "compare": "scalar", "change": "live"},
+    "pids_limit": {"type": "int", "compare": "scalar", "change": "live"},
+    "oom_score_adj": {"type": "int", "compare": "scalar", "change": "replace"},
+    "capabilities": {"type": "list", "elements": "str", "compare": "set", "change": "replace"},
+    "cap_drop": {"type": "list", "elements": "str", "compare": "set", "change": "replace"},
+    "privileged": {"type": "bool", "compare": "scalar", "change": "replace"},
+    "security_opts": {"type": "list", "elements": "str", "compare": "set", "change": "replace"},
+    "ulimits": {"type": "list", "elements": "str", "compare": "set", "change": "replace"},
+    "sysctls": {"type": "dict", "compare": "dict", "change": "replace"},
+    "restart_policy": {
+        "type": "str",
+        "choices": ["no", "always", "on-failure", "unless-stopped"],
+        "compare": "scalar",
+        "change": "live",
+    },
+    "restart_retries": {"type": "int", "compare": "scalar", "change": "live"},
+    "stop_signal": {"type": "str", "compare": "scalar", "change": "live"},
+    "stop_timeout": {"type": "int", "compare": "ignore", "change": "ignore"},
+    "healthcheck": {"type": "dict", "options": HEALTHCHECK, "compare": "dict", "change": "live"},
+    "log_driver": {"type": "str", "choices": ["json-file", "none"], "compare": "scalar", "change": "replace"},
+    "log_options": {"type": "dict", "aliases": ["log_opt"], "compare": "dict", "change": "live"},
+}
+
+# How this run goes about it: never stored, never compared.
+OPERATION: Table = {
+    "name": {"type": "str", "required": True},
+    "state": {
+        "type": "str",
+        "choices": ["absent", "present", "healthy", "started", "stopped"],
+        "default": "started",
+    },
+    "pull": {"type": "str", "choices": ["never", "missing", "always"], "default": "missing"},
+    "recreate": {"type": "bool", "default": False},
+    "restart": {"type": "bool", "default": False},
+    "force_kill": {"type": "bool", "default": False, "aliases": ["forcekill"]},
+    "kill_signal": {"type": "str"},
+    "keep_volumes": {"type": "bool", "default": True},
+    "healthy_wait_timeout": {"type": "float", "default": 300},
+    "validate_certs": {"type": "bool", "default": True},
+    "ca_path": {"type": "path"},
+}
+EXEC: Table = {
+    "container": {"type": "str", "required": True, "aliases": ["name"]},
+    "argv": {"type": "list", "elements": "str"},
+    "command": {"type": "str"},
+    "chdir": {"type": "str"},
+    "detach": {"type": "bool", "default": False},
+    "user": {"type": "str"},
+    "stdin": {"type": "str"},
+    "stdin_add_newline": {"type": "bool", "default": True},
+    "strip_empty_ends": {"type": "bool", "default": True},
+    "tty": {"type": "bool", "default": False},
+    "env": {"type": "dict"},
+    "timeout": {"type": "float"},
+}
+
+LOGS: Table = {
+    "name": {"type": "str", "required": True},
+    "tail": {"type": "int"},
+    "since": {"type": "str"},
+    "until": {"type": "str"},
+    "stdout": {"type": "bool", "default": True},
+    "stderr": {"type": "bool", "default": True},
+    "timestamps": {"type": "bool", "default": False},
+}
+
+INFO: Table = {
+    "name": {"type": "str"},
+    "query": {"type": "str"},
+}

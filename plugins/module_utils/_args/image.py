@@ -1,0 +1,44 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Options of image, image_info, registry and registry_info."""
+
+from __future__ import annotations
+
+from .common import Table
+
+TRANSPORT: Table = {
+    "validate_certs": {"type": "bool", "default": True},
+    "ca_path": {"type": "path"},
+    "timeout": {"type": "float", "default": 60},
+}
+
+IMAGE: Table = {
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["absent", "present"], "default": "present"},
+    "source": {"type": "str", "choices": ["pull", "import"], "default": "pull"},
+    "path": {"type": "path"},
+    "pull": {"type": "str", "choices": ["always", "missing"], "default": "missing"},
+    "platform": {"type": "str"},
+    "force": {"type": "bool", "default": False},
+    "changes": {"type": "list", "elements": "str"},
+}
+
+IMAGE_INFO: Table = {
+    "name": {"type": "list", "elements": "str"},
+    "query": {"type": "str"},
+}
+
+REGISTRY: Table = {
+    "registry_url": {"type": "str", "default": "docker.io", "aliases": ["registry", "url"]},
+    "username": {"type": "str", "aliases": ["user"]},
+    "password": {"type": "str", "no_log": True},
+    "reauthorize": {"type": "bool", "default": False, "aliases": ["reauth"]},
+    "state": {"type": "str", "choices": ["absent", "present"], "default": "present"},
+}
+
+REGISTRY_INFO: Table = {
+    "registry_url": {"type": "str", "default": "docker.io", "aliases": ["registry", "url"]},
+    "name": {"type": "str"},
+    "query": {"type": "str"},
+}
