@@ -14,7 +14,9 @@ Table = Dict[str, Option]
 #   compare: scalar | list | set | dict | named (list of dicts, matched by its "key") | ignore
 #   change:  live (the running container is changed) | replace | ignore (cannot change behaviour; never a difference)
 #   key:     for compare=named, the field that identifies an entry
-OURS = ("compare", "change", "key")
+#   normal:  the function of _engine/reconcile/values.py that brings a value (an element, for lists) to canonical form
+#   into:    the canonical option this one is folded into (volumes, mounts and tmpfs all become mounts)
+OURS = ("compare", "change", "key", "normal", "into")
 
 COMMON: Table = {
     "state_dir": {"type": "path", "default": "/var/lib/wharf"},

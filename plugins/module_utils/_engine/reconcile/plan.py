@@ -1,0 +1,99 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Plan, then apply: a plan is a list of operations that can describe, execute and undo themselves.
+
+``--check`` prints the description, apply executes exactly the same objects.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional
+
+from ..errors import WharfError
+
+
+class Operation:
+    """One step. ``how``: create, remove, replace, live, start, stop, pull, noise."""
+
+    __slots__ = ("_execute", "_undo", "detail", "how", "kind", "name", "why")
+
+    def __init__(
+        self,
+        how: str,
+        kind: str,
+        name: str,
+        execute: Callable[[], Any],
+        *,
+        undo: Optional[Callable[[], Any]] = None,
+        detail: Optional[dict[str, Any]] = None,
+        why: str = "",
+    ) -> None:
+        self.how = how
+        self.kind = kind
+        self.name = name
+        self.detail = detail or {}
+        self.why = why
+        self._execute = execute
+        self._undo = undo
+
+    def describe(self) -> dict[str, Any]:
+        """``{how, kind, name, why, detail}``: what the module returns in ``actions``."""
+        return {"how": self.how, "kind": self.kind, "name": self.name, "why": self.why, "detail": self.detail}
+
+    def execute(self) -> None:
+        self._execute()
+
+    def undo(self) -> None:
+        if self._undo is not None:
+            self._undo()
+
+
+class Plan:
+    """Operations in order, with the before and after shown by ``--diff``."""
+
+    __slots__ = ("after", "before", "operations", "warnings")
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.before: dict[str, Any] = {}
+        self.after: dict[str, Any] = {}
+        self.warnings: list[str] = []
+
+    def add(self, operation: Operation) -> None:
+        self.operations.append(operation)
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.operations)
+
+    def result(self) -> dict[str, Any]:
+        """The parts of a module's result that every resource shares."""
+        out: dict[str, Any] = {
+            "changed": self.changed,
+            "actions": [operation.describe() for operation in self.operations],
+            "diff": {"before": self.before, "after": self.after},
+        }
+        if self.warnings:
+            out["warnings"] = self.warnings
+        return out
+
+    def apply(self) -> None:
+        """Execute in order. When one fails, those before it are undone in reverse order, and the failure is raised
+        again; what could not be undone is added to its ``details``."""
+        done: list[Operation] = []
+        for operation in self.operations:
+            try:
+                operation.execute()
+            except WharfError as error:
+                _unwind(done, error)
+                raise
+            done.append(operation)
+
+
+def _unwind(done: list[Operation], error: WharfError) -> None:
+    for operation in reversed(done):
+        try:
+            operation.undo()
+        except WharfError as other:
+            error.details.setdefault("not_undone", []).append("%s %s: %s" % (operation.how, operation.name, other.msg))
