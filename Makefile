@@ -1,0 +1,91 @@
+# wharf.engine: everything a contributor or CI runs. Made for Debian 12 as root; elsewhere, install what
+# tools/apt.sh names by hand. `make help` lists the targets.
+
+SHELL      := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON     ?= python3
+VENV       ?= .venv
+BIN        := $(abspath $(VENV))/bin
+VERSION    := $(shell sed -n 's/^version: //p' galaxy.yml)
+BUILD      := $(abspath .build)
+TREE       := $(BUILD)/ansible_collections/wharf/engine
+PYTEST     := $(BIN)/python -m pytest
+PYTEST_ARGS ?=
+export ANSIBLE_COLLECTIONS_PATH := $(BUILD)
+# Nothing of a contributor's own Ansible setup may change what the tests see.
+export ANSIBLE_CONFIG := /dev/null
+export ANSIBLE_NOCOLOR := 1
+export PYTHONDONTWRITEBYTECODE := 1
+
+say = @printf '\n== %s\n' "$(1)"
+
+.PHONY: help apt venv tree lint sanity unit kernel integration molecule test bench demo collection clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+apt:  ## install the Debian packages that tests and the demo need (only what is missing)
+	@tools/apt.sh
+
+venv: apt $(VENV)/.wharf-stamp  ## the virtualenv with pinned runtime requirements and the development tools
+
+$(VENV)/.wharf-stamp: requirements.txt requirements-dev.txt
+	$(call say,virtualenv in $(VENV))
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	touch $@
+
+# ansible-test, ansible-lint and antsibull want a path .../ansible_collections/wharf/engine inside a git work tree.
+tree: venv
+	@$(BIN)/python tools/tree.py $(TREE)
+
+lint: tree  ## ruff, mypy, yamllint, ansible-lint, changelog and docs lint
+	$(call say,ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(call say,mypy)
+	$(BIN)/mypy
+	$(call say,yamllint)
+	$(BIN)/yamllint --strict .
+	$(call say,ansible-lint)
+	cd $(TREE) && PATH=$(BIN):$$PATH $(BIN)/ansible-lint --offline --profile production --strict
+	$(call say,antsibull-changelog and antsibull-docs)
+	$(BIN)/antsibull-changelog lint
+	cd $(TREE) && $(BIN)/antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck \
+	  --disallow-unknown-collection-refs --validate-collection-refs=self .
+
+sanity: tree  ## ansible-test sanity
+	$(call say,ansible-test sanity)
+	@BIN=$(BIN) tools/sanity.sh $(TREE)
+
+unit: venv  ## tests that need no root
+	$(call say,unit tests)
+	$(PYTEST) tests/unit $(PYTEST_ARGS)
+
+kernel: venv  ## tests against the real kernel (root)
+	$(call say,kernel tests)
+	$(PYTEST) tests/kernel $(PYTEST_ARGS)
+
+integration: tree  ## real ansible-playbook runs (root)
+	$(call say,integration tests)
+	$(PYTEST) tests/integration $(PYTEST_ARGS)
+
+molecule: tree  ## the roles, verified with testinfra (root)
+	$(call say,molecule)
+	cd $(TREE) && PATH=$(BIN):$$PATH $(BIN)/molecule test --all --report
+
+test: lint sanity unit kernel integration molecule  ## everything CI runs
+
+bench: tree  ## measurements; prints a table
+	$(call say,benchmarks)
+	$(BIN)/python tests/bench/run.py
+
+collection: tree  ## the collection tarball, in .build/dist
+	cd $(TREE) && $(BIN)/ansible-galaxy collection build --force --output-path $(BUILD)/dist
+
+demo: apt  ## a tour on this machine; leaves nothing behind (KEEP=1 keeps it)
+	@PYTHON=$(PYTHON) KEEP=$(KEEP) tools/demo.sh
+
+clean:  ## remove what the targets above made, except the virtualenv
+	rm -rf $(BUILD) dist tests/output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
