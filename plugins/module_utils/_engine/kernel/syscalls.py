@@ -54,8 +54,24 @@ _NR = {
     "close_range": 436, "openat2": 437, "mount_setattr": 442,
 }  # fmt: skip
 _NR_BY_MACHINE = {
-    "x86_64": {"bpf": 321, "seccomp": 317, "pivot_root": 155, "keyctl": 250, "capset": 126, "personality": 135},
-    "aarch64": {"bpf": 280, "seccomp": 277, "pivot_root": 41, "keyctl": 219, "capset": 91, "personality": 92},
+    "x86_64": {
+        "bpf": 321,
+        "seccomp": 317,
+        "pivot_root": 155,
+        "keyctl": 250,
+        "capset": 126,
+        "capget": 125,
+        "personality": 135,
+    },
+    "aarch64": {
+        "bpf": 280,
+        "seccomp": 277,
+        "pivot_root": 41,
+        "keyctl": 219,
+        "capset": 91,
+        "capget": 90,
+        "personality": 92,
+    },
 }
 for _generic in ("riscv64", "loongarch64"):  # asm-generic numbers, as arm64
     _NR_BY_MACHINE[_generic] = _NR_BY_MACHINE["aarch64"]
@@ -282,6 +298,14 @@ class Kernel:
             for s in (0, 32)
         )
         self.syscall("capset", header, data)
+
+    def capget(self) -> tuple[int, int, int]:
+        """This thread's ``(effective, permitted, inheritable)`` as masks, without /proc."""
+        header = struct.pack("=Ii", _CAP_VERSION_3, 0)
+        data = ctypes.create_string_buffer(24)
+        self.syscall("capget", header, data)
+        words: tuple[int, ...] = struct.unpack("=6I", data.raw)
+        return words[0] | words[3] << 32, words[1] | words[4] << 32, words[2] | words[5] << 32
 
     def sethostname(self, name: str) -> None:
         raw = name.encode()
