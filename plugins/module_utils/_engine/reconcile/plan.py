@@ -85,15 +85,17 @@ class Plan:
         for operation in self.operations:
             try:
                 operation.execute()
-            except WharfError as error:
+            except BaseException as error:  # an interrupt, too, must not leave half of a plan behind
                 _unwind(done, error)
                 raise
             done.append(operation)
 
 
-def _unwind(done: list[Operation], error: WharfError) -> None:
+def _unwind(done: list[Operation], error: BaseException) -> None:
     for operation in reversed(done):
         try:
             operation.undo()
         except WharfError as other:
+            if not isinstance(error, WharfError):
+                raise
             error.details.setdefault("not_undone", []).append("%s %s: %s" % (operation.how, operation.name, other.msg))

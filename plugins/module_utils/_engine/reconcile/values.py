@@ -358,12 +358,17 @@ def tmpfs_mount(option: str, text: str) -> dict[str, Any]:
     return out
 
 
+_ULIMITS = (
+    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice",
+    "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+)  # fmt: skip
+
+
 def ulimit(option: str, text: str) -> dict[str, Any]:
     """``NAME:SOFT[:HARD]``; -1 is unlimited."""
     fields = str(text).replace("=", ":", 1).split(":")
-    known = ["core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"]  # fmt: skip
-    if len(fields) not in (2, 3) or fields[0] not in known:
-        raise bad(option, text, "is not NAME:SOFT[:HARD] with a known name (%s)" % ", ".join(known))
+    if len(fields) not in (2, 3) or fields[0] not in _ULIMITS:
+        raise bad(option, text, "is not NAME:SOFT[:HARD] with a known name (%s)" % ", ".join(_ULIMITS))
     try:
         soft = int(fields[1])
         hard = int(fields[-1])

@@ -1,0 +1,48 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The door from Ansible modules into the engine: one noun, its parameters, one result."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from .errors import UsageError
+
+# noun → engine module below resources/ whose ``run(task)`` returns the module's result
+_RESOURCES = {
+    "container": "container",
+    "container_exec": "container_exec",
+    "container_info": "container_info",
+    "container_logs": "container_logs",
+    "host_info": "host",
+    "image": "image",
+    "image_info": "image_info",
+    "network": "network",
+    "network_info": "network_info",
+    "registry": "registry",
+    "registry_info": "registry_info",
+    "volume": "volume",
+    "volume_info": "volume_info",
+}
+
+
+def dispatch(noun: str, params: dict[str, Any], check_mode: bool = False, diff: bool = False) -> dict[str, Any]:
+    """Run one task of ``noun`` and return what the module hands to ``exit_json``.
+
+    Raises ``WharfError`` for everything foreseeable.
+    """
+    name = _RESOURCES.get(noun)
+    if name is None:
+        raise UsageError("This engine has no resource called %r" % noun, step="dispatch")
+    from .resources.task import Task
+
+    root = __name__.rpartition(".")[0]
+    with Task(params, check_mode=check_mode) as task:
+        result: dict[str, Any] = import_module("%s.resources.%s" % (root, name)).run(task)
+    if task.warnings:
+        result["warnings"] = result.get("warnings", []) + task.warnings
+    if not diff:
+        result.pop("diff", None)
+    return result

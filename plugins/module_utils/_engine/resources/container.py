@@ -1,0 +1,327 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The ``container`` module: from what a task asks to a container that is exactly that.
+
+With ``image`` the task is the full description (an option left out is an option not wanted); without it, an
+existing container is operated on and its description left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Optional
+
+from ..errors import NotFound
+from ..reconcile import options, values
+from ..reconcile.options import Difference
+from ..reconcile.plan import Operation, Plan
+from . import container_inspect, container_spec
+from .container_actual import is_running, observed, state
+from .tables import CONTAINER
+from .task import Task
+
+if TYPE_CHECKING:
+    from ..store.records import ContainerRecord
+    from .image_choice import ImageChoice
+
+
+def run(task: Task) -> dict[str, Any]:
+    name = values.object_name("name", task.params["name"], "container name")
+    spec = container_spec.wanted(task) if task.params.get("image") else None
+    if spec is not None and task.params["state"] != "absent":
+        return _reconcile(task, name, spec)
+    with task.store.lock("container", name, shared=task.check_mode):
+        plan = Plan()
+        record = task.store.containers.by_name(name)
+        if task.params["state"] == "absent":
+            _plan_absent(task, plan, record)
+        elif record is None:
+            raise NotFound(
+                "No such container: %s" % name,
+                step="resolve_container",
+                subject="container %s" % name,
+                hint="give image to create it",
+            )
+        else:
+            _Reconciler(task, plan, name, record.spec, None, record).plan_state(record)
+        return _finish(task, plan, name)
+
+
+def _reconcile(task: Task, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """Pull before any lock is held (no lock over network I/O), then plan and apply under the container's lock."""
+    from . import image_choice
+
+    plan = Plan()
+    choice = image_choice.choose(task, plan)
+    pulls = plan.operations[:]
+    if not task.check_mode:
+        plan.apply()
+    with task.store.lock("container", name, shared=task.check_mode):
+        plan.operations.clear()
+        record = task.store.containers.by_name(name)
+        _Reconciler(task, plan, name, spec, choice, record).plan()
+        if not task.check_mode:
+            plan.apply()
+        plan.operations[:0] = pulls
+        return _finish(task, plan, name, applied=True)
+
+
+def _finish(task: Task, plan: Plan, name: str, *, applied: bool = False) -> dict[str, Any]:
+    if not task.check_mode and not applied:
+        plan.apply()
+    result = plan.result()
+    record = task.store.containers.by_name(name)
+    result["container"] = container_inspect.inspect(task, record) if record else None
+    return result
+
+
+def _plan_absent(task: Task, plan: Plan, record: Optional[ContainerRecord]) -> None:
+    from . import container_run
+
+    if record is None:
+        return
+    plan.before = {**record.spec, "state": state(task, record)["status"]}
+    kill, keep = task.params.get("force_kill", False), task.params.get("keep_volumes", True)
+    if is_running(state(task, record)):
+        plan.add(Operation("stop", "container", record.name, lambda: container_run.stop(task, record, kill=kill)))
+    plan.add(
+        Operation("remove", "container", record.name, lambda: container_run.remove(task, record, keep_anonymous=keep))
+    )
+
+
+class _Reconciler:
+    """One container: what it is, what it should be, and the operations between the two."""
+
+    def __init__(
+        self,
+        task: Task,
+        plan: Plan,
+        name: str,
+        spec: dict[str, Any],
+        choice: Optional[ImageChoice],
+        record: Optional[ContainerRecord],
+    ) -> None:
+        self._task = task
+        self._plan = plan
+        self._name = name
+        self._spec = spec
+        self._choice = choice
+        self._record = record
+        self._facts = state(task, record) if record else {"status": "absent"}
+
+    def plan(self) -> None:
+        task, plan, record = self._task, self._plan, self._record
+        plan.after = self._shown(self._spec, self._state_after())
+        if record is None:
+            self._check_environment(None)
+            self._plan_create()
+            return
+        plan.before = self._shown(record.spec, self._facts["status"])
+        found = options.differences(
+            CONTAINER, record.spec, self._spec, observed(task, record, self._facts)
+        ) + self._image_difference(record)
+        replacing = [difference for difference in found if difference.change == "replace"]
+        if task.params.get("recreate"):
+            replacing.append(Difference("recreate", False, True, "replace", "asked"))
+        if replacing:
+            self._check_environment(record)
+            self._plan_replace(record, replacing, found)
+            return
+        if found:
+            self._check_environment(record)
+        self._plan_live(record, found)
+        self._store_ignored(record)
+        self.plan_state(record)
+
+    def _shown(self, spec: dict[str, Any], status: str) -> dict[str, Any]:
+        """What --diff prints: the spec without secrets (values of env are shown by Docker, but belong in no log)."""
+        shown = {**spec, "state": status}
+        if "env" in spec:
+            shown["env"] = {key: _fingerprint(value) for key, value in spec["env"].items()}
+        return shown
+
+    def _state_after(self) -> str:
+        wish = self._task.params["state"]
+        if wish == "present":
+            return str(self._facts["status"]) if self._record else "created"
+        if wish == "stopped":
+            return "created" if self._record is None or self._facts["status"] == "created" else "exited"
+        return "running"
+
+    def _image_difference(self, record: ContainerRecord) -> list[Difference]:
+        choice = self._choice
+        if choice is None or choice.new_id == record.image_id:
+            return []
+        return [Difference("image", record.image_id, choice.new_id, "replace", "asked")]
+
+    def _check_environment(self, record: Optional[ContainerRecord]) -> None:
+        """What must hold before anything changes: networks exist, ports are free."""
+        task = self._task
+        container_id = record.id if record else ""
+        for index, network in enumerate(self._spec.get("networks", [])):
+            if network["name"] != "bridge" and task.store.networks.get(network["name"]) is None:
+                raise NotFound(
+                    "networks[%d]: network %s not found" % (index, network["name"]),
+                    step="resolve_network",
+                    path="networks[%d].name" % index,
+                    hint="create it with wharf.engine.network first",
+                )
+        ports = [port for port in self._spec.get("published_ports", []) if port["host_port"]]
+        if ports:
+            from ..store.records import PortRecord
+
+            task.network.check_ports(
+                [
+                    PortRecord(container_id, p["host_ip"], p["host_port"], p["protocol"], p["container_port"])
+                    for p in ports
+                ],
+                container_id,
+            )
+        if self._spec.get("network_mode", "").startswith("container:"):
+            from . import container_make
+
+            container_make.shared_container(task, self._spec["network_mode"])
+
+    def _image(self) -> Any:
+        record = self._choice.record if self._choice else None
+        if record is None:
+            raise NotFound("No such image: %s" % self._spec.get("image"), step="resolve_image")
+        _require_command(self._spec, record)
+        return record
+
+    def _plan_create(self) -> None:
+        from . import container_make, container_run
+
+        task, name = self._task, self._name
+        made: list[ContainerRecord] = []
+        if self._choice and self._choice.record:
+            _require_command(self._spec, self._choice.record)
+
+        def create() -> None:
+            made.append(container_make.create(task, name, self._spec, self._image()))
+
+        def undo() -> None:
+            if made:
+                container_run.remove(task, made[0])
+
+        self._plan.add(Operation("create", "container", name, create, undo=undo, why="missing"))
+        if task.params["state"] in ("started", "healthy"):
+            self._plan.add(Operation("start", "container", name, lambda: container_run.start(task, made[0])))
+        if task.params["state"] == "healthy":
+            self._wait(lambda: made[0])
+
+    def _plan_replace(self, record: ContainerRecord, reasons: list[Difference], found: list[Difference]) -> None:
+        from . import container_replace
+
+        task = self._task
+        running = is_running(self._facts)
+        start_new = task.params["state"] in ("started", "healthy") or (task.params["state"] == "present" and running)
+        if self._choice and self._choice.record:
+            _require_command(self._spec, self._choice.record)
+
+        def execute() -> None:
+            container_replace.replace(task, record, self._spec, self._image(), running=running, start_new=start_new)
+
+        detail: dict[str, Any] = {
+            difference.option: {
+                "before": _hide(difference, difference.before),
+                "after": _hide(difference, difference.after),
+            }
+            for difference in (*reasons, *(d for d in found if d.change == "live"))
+        }
+        detail["order"] = container_replace.order(record, self._spec, running and start_new)
+        why = ", ".join(sorted({"%s (%s)" % (reason.option, reason.why) for reason in reasons}))
+        self._plan.add(Operation("replace", "container", self._name, execute, detail=detail, why=why))
+        if task.params["state"] == "healthy":
+            self._wait(lambda: task.store.containers.by_name(self._name) or record)
+
+    def _plan_live(self, record: ContainerRecord, found: list[Difference]) -> None:
+        if not found:
+            return
+        from .container_live import LiveUpdate
+
+        update = LiveUpdate(self._task, record, self._spec, is_running(self._facts))
+        update.plan(self._plan, found)
+        last = self._plan.operations[-1]
+        execute = last._execute
+        last._execute = lambda: (execute(), update.store())
+
+    def _store_ignored(self, record: ContainerRecord) -> None:
+        """Options that cannot change behaviour by themselves (stop_timeout) are stored without being a change."""
+        if self._task.check_mode or self._plan.operations:
+            return
+        ignored = {key: self._spec.get(key) for key in ("stop_timeout",)}
+        if any(record.spec.get(key) != value for key, value in ignored.items()):
+            self._task.store.containers.update(record.id, spec=self._spec)
+
+    def plan_state(self, record: ContainerRecord) -> None:
+        """Running or not, as the task asks; also restart on demand."""
+        from . import container_run
+
+        task, plan, name = self._task, self._plan, self._name
+        wish, running = task.params["state"], is_running(self._facts)
+        if not plan.before:
+            plan.before, plan.after = {"state": self._facts["status"]}, {"state": self._state_after()}
+        kill = task.params.get("force_kill", False)
+
+        def current() -> ContainerRecord:
+            return task.store.containers.by_name(name) or record
+
+        if wish in ("started", "healthy"):
+            if running and task.params.get("restart") and not plan.operations:
+                plan.add(Operation("stop", "container", name, lambda: container_run.stop(task, current(), kill=kill)))
+                running = False
+            if not running:
+                why = "is %s" % self._facts["status"]
+                plan.add(Operation("start", "container", name, lambda: container_run.start(task, current()), why=why))
+            if wish == "healthy" and (plan.operations or (self._facts.get("health") or {}).get("status") != "healthy"):
+                self._wait(current)
+        elif wish == "stopped" and running:
+            plan.add(Operation("stop", "container", name, lambda: container_run.stop(task, current(), kill=kill)))
+
+    def _wait(self, current: Any) -> None:
+        """Waiting changes nothing, so it is no operation: it follows the last one, or runs by itself."""
+        from . import container_run
+
+        task, plan = self._task, self._plan
+
+        def wait() -> None:
+            container_run.wait_healthy(task, current(), task.params.get("healthy_wait_timeout"))
+
+        if plan.operations:
+            last = plan.operations[-1]
+            execute = last._execute
+            last._execute = lambda: (execute(), wait())
+        elif not task.check_mode:
+            wait()
+
+
+def _require_command(spec: dict[str, Any], image: Any) -> None:
+    from ..errors import UsageError
+    from .container_make import image_config
+
+    config = image_config(image)
+    if spec.get("command") or spec.get("entrypoint") or config.get("Entrypoint") or config.get("Cmd"):
+        return
+    raise UsageError(
+        "No command specified: the task has no command and the image %s brings none" % spec.get("image"),
+        step="validate",
+        path="command",
+    )
+
+
+def _hide(difference: Difference, value: Any) -> Any:
+    if difference.option == "env" and isinstance(value, dict):
+        return {key: _fingerprint(item) for key, item in value.items()}
+    return value
+
+
+_SALT = os.urandom(16)
+
+
+def _fingerprint(value: str) -> str:
+    """Enough to see that a value changed, nothing to find it out from: the salt is this process's own."""
+    import hashlib
+
+    return "hidden:" + hashlib.sha256(_SALT + value.encode("utf-8", "surrogateescape")).hexdigest()[:8]

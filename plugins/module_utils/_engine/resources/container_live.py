@@ -1,0 +1,119 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Differences that the running container takes without being replaced."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable
+
+from ..reconcile.options import Difference
+from ..reconcile.plan import Operation, Plan
+from . import container_make as make
+from .container_actual import LIMITS
+from .task import Task
+
+if TYPE_CHECKING:
+    from ..store.records import ContainerRecord
+
+_MONITOR = ("restart_policy", "restart_retries", "healthcheck", "stop_signal", "log_options")
+
+
+class LiveUpdate:
+    """Turns live differences of one container into operations that share one new spec.
+
+    The new spec is stored by the last of them, so that a failure half-way leaves the old wish in the database and the
+    next run sees what is left to do as drift.
+    """
+
+    def __init__(self, task: Task, record: ContainerRecord, spec: dict[str, Any], running: bool) -> None:
+        self._task = task
+        self._old = record
+        self._new = record._replace(spec=spec)
+        self._running = running
+
+    def plan(self, plan: Plan, differences: list[Difference]) -> None:
+        done: set[str] = set()
+        for difference in differences:
+            group = _group(difference.option)
+            execute: Callable[[], Any] = (lambda: None) if group in done else self._execution(group, self._new)
+            undo: Callable[[], Any] = (lambda: None) if group in done else self._execution(group, self._old)
+            done.add(group)
+            plan.add(
+                Operation(
+                    "live",
+                    "container",
+                    self._new.name,
+                    execute,
+                    undo=undo,
+                    detail={"option": difference.option, "before": difference.before, "after": difference.after},
+                    why=difference.why,
+                )
+            )
+
+    def store(self) -> None:
+        """Write the new wish down; not an operation of its own, it follows the last one."""
+        self._task.store.containers.update(self._new.id, spec=self._new.spec, generation=self._old.generation + 1)
+        record = self._task.store.containers.get(self._new.id)
+        if record is not None:
+            make.write_files(self._task, record)
+            self._task.store.events.add("container", "update", record.id, {"name": record.name})
+
+    def _execution(self, group: str, record: ContainerRecord) -> Callable[[], Any]:
+        action = {
+            "limits": self._limits,
+            "monitor": self._monitor,
+            "networks": self._networks,
+            "ports": self._ports,
+        }.get(group)
+        return (lambda: None) if action is None else (lambda: action(record))
+
+    def _limits(self, record: ContainerRecord) -> None:
+        if not self._running:
+            return
+        from ..kernel.cgroups import Cgroup, Layout
+        from ..runtime import spec as oci
+
+        group = Cgroup(Layout.detect(), make.cgroup_path(self._task, record.id))
+        group.update(oci.resources(record.spec))
+
+    def _monitor(self, record: ContainerRecord) -> None:
+        if not self._running:
+            return
+        image = self._task.store.images.get(record.image_id)
+        if image is None:
+            return
+        settings = make.run_settings(self._task, record, image)
+        changes = {key: settings[key] for key in ("restart", "healthcheck", "stop_signal", "log")}
+        self._task.runtime.update(record.id, changes)
+
+    def _networks(self, record: ContainerRecord) -> None:
+        """Leave networks no longer wanted, join the new ones; one whose settings changed is left and joined."""
+        task, service = self._task, self._task.network
+        wanted = {network["name"]: network for network in record.spec.get("networks", [])}
+        other = self._old if record is self._new else self._new
+        have = {network["name"]: network for network in other.spec.get("networks", [])}
+        for name, network in have.items():
+            if wanted.get(name) != network:
+                found = task.store.networks.get(name)
+                if found is not None:
+                    service.disconnect(record.id, found)
+        for name, network in wanted.items():
+            if have.get(name) != network:
+                service.connect(record.id, network)
+
+    def _ports(self, record: ContainerRecord) -> None:
+        task = self._task
+        with task.store.transaction():
+            make.publish_ports(task, record)
+        if self._running:
+            task.network.publish(record.id)
+            task.runtime.update(record.id, {"reserve": make.reserve_settings(task, record)})
+
+
+def _group(option: str) -> str:
+    if option in LIMITS:
+        return "limits"
+    if option in _MONITOR:
+        return "monitor"
+    return {"networks": "networks", "published_ports": "ports"}.get(option, "row")

@@ -1,0 +1,365 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Making a container: its row, volumes, leases and files. Nothing of it runs yet.
+
+The row comes first (in one transaction with leases and ports), the files after it: all files can be made again from
+the row, and are, before every start. So a kill at any point leaves either no container or one that the next start
+completes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, Optional
+
+from ..errors import DiskFull, KernelError
+from .container_spec import DETACHED_MODES, signal_number
+from .task import Task
+
+if TYPE_CHECKING:
+    from ..store.records import ContainerRecord, ImageRecord
+
+STOP_TIMEOUT = 10
+
+
+def create(
+    task: Task,
+    name: str,
+    spec: dict[str, Any],
+    image: ImageRecord,
+    *,
+    inherit: Optional[ContainerRecord] = None,
+    publish: bool = True,
+) -> ContainerRecord:
+    """A new container in state ``created``. ``inherit``: a container being replaced, whose anonymous volumes (by
+    target) go on in this one. With ``publish`` false its ports stay unreserved until ``publish_ports``."""
+    from ..store.records import ContainerRecord
+
+    store, paths = task.store, task.paths
+    container_id = secrets.token_hex(32)
+    mounts, anonymous = _mounts(task, spec, image, inherit)
+    record = ContainerRecord(
+        id=container_id,
+        name=name,
+        image_id=image.id,
+        image_ref=spec["image"],
+        spec=spec,
+        desired="created",
+        created_at=time.time(),
+        resolved={
+            "mounts": mounts,
+            "anonymous": anonymous,
+            "volumes": sorted({mount["source"] for mount in mounts if mount["type"] == "volume"}),
+        },
+        generation=1,
+    )
+    with store.transaction():
+        store.containers.create(record)
+        if spec.get("networks"):
+            task.network.plan_endpoints(container_id, spec["networks"])
+        if publish:
+            publish_ports(task, record)
+    directory = paths.container(container_id)
+    _wrap(os.mkdir, directory, 0o700)
+    for part, mode in (("files", 0o755), ("upper", 0o755), ("work", 0o700)):
+        # upper's root directory is the container's "/": Docker's is 0755 root
+        _wrap(os.mkdir, "%s/%s" % (directory, part), mode)
+        _wrap(os.chmod, "%s/%s" % (directory, part), mode)
+    fill_volumes(task, record, image)
+    store.events.add("container", "create", container_id, {"name": name, "image": spec["image"]})
+    return record
+
+
+def _mounts(
+    task: Task, spec: dict[str, Any], image: ImageRecord, inherit: Optional[ContainerRecord]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """All mounts with anonymous volumes named: the task's, and the image's VOLUMEs that no mount of the task covers."""
+    mounts = [dict(mount) for mount in spec.get("mounts", [])]
+    covered = {mount["target"] for mount in mounts}
+    for target in sorted(image_config(image).get("Volumes") or {}):
+        clean = "/" + "/".join(part for part in target.split("/") if part not in ("", ".", ".."))
+        if clean != "/" and clean not in covered:
+            mounts.append({"type": "volume", "source": "", "target": clean, "anonymous": True})
+    kept = inherit.resolved.get("anonymous", {}) if inherit else {}
+    anonymous = {}
+    for mount in mounts:
+        if mount.get("anonymous"):
+            mount["source"] = anonymous[mount["target"]] = kept.get(mount["target"]) or secrets.token_hex(32)
+    return mounts, anonymous
+
+
+def fill_volumes(task: Task, record: ContainerRecord, image: ImageRecord) -> None:
+    """Create missing volumes and bind directories, and copy the image's content into empty volumes."""
+    from ..storage import volumes
+    from .volume import create as create_volume
+
+    rootfs = -1
+    try:
+        for mount in record.resolved["mounts"]:
+            if mount["type"] == "bind" and mount.get("create_source"):
+                _wrap(os.makedirs, mount["source"], 0o755, True)
+            if mount["type"] != "volume":
+                continue
+            if task.store.volumes.get(mount["source"]) is None:
+                create_volume(task, mount["source"], {}, anonymous=bool(mount.get("anonymous")))
+            if mount.get("no_copy") or os.listdir(task.paths.volume_data(mount["source"])):
+                continue
+            if rootfs < 0:
+                rootfs = image_rootfs(task, image)
+            volumes.copy_up(task.kernel, rootfs, mount["target"], task.paths.volume_data(mount["source"]))
+    finally:
+        if rootfs >= 0:
+            os.close(rootfs)
+
+
+def image_rootfs(task: Task, image: ImageRecord) -> int:
+    """A detached read-only mount of an image; the caller closes the descriptor and the mount is gone."""
+    from ..storage import overlay
+
+    return overlay.mount_rootfs(task.kernel, layer_paths(task, image), None, None)
+
+
+def layer_paths(task: Task, image: ImageRecord) -> list[tuple[str, str]]:
+    """``[(directory, form)]``, base first."""
+    out = []
+    for reference in image.layers:
+        layer = task.store.layers.get(reference.chain_id)
+        if layer is None:
+            from ..errors import StateError
+
+            raise StateError(
+                "Layer %s of image %s is missing from the store" % (reference.chain_id, image.id),
+                step="resolve_layers",
+                hint="pull or import the image again",
+            )
+        out.append((task.paths.layer(layer.chain_id), layer.form))
+    return out
+
+
+def image_config(image: ImageRecord) -> dict[str, Any]:
+    config: dict[str, Any] = image.config.get("config") or {}
+    return config
+
+
+def publish_ports(task: Task, record: ContainerRecord) -> None:
+    """Reserve the published ports in the store; a host port of 0 is chosen here and kept for the container's life."""
+    from ..store.records import PortRecord
+
+    ports = record.spec.get("published_ports", [])
+    before = {(p.host_ip, p.container_port, p.protocol): p.host_port for p in task.store.networks.ports(record.id)}
+    rows = []
+    for port in ports:
+        number = port["host_port"]
+        if not number:
+            key = (port["host_ip"], port["container_port"], port["protocol"])
+            number = before.get(key) or free_port(port["host_ip"], port["protocol"])
+        rows.append(PortRecord(record.id, port["host_ip"], number, port["protocol"], port["container_port"]))
+    if rows or before:
+        task.network.check_ports(rows, record.id)
+        task.store.networks.put_ports(record.id, rows)
+
+
+def free_port(host_ip: str, protocol: str) -> int:
+    """A port the kernel considers free now, from its ephemeral range."""
+    import socket
+
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    with socket.socket(socket.AF_INET6 if ":" in host_ip else socket.AF_INET, kind) as probe:
+        probe.bind((host_ip, 0))
+        return int(probe.getsockname()[1])
+
+
+def write_files(task: Task, record: ContainerRecord) -> None:
+    """``config.json``, ``run.json``, hosts, hostname and resolv.conf, from the row alone."""
+    from ..network import files
+    from ..runtime import spec as oci
+
+    image = task.store.images.get(record.image_id)
+    if image is None:
+        from ..errors import StateError
+
+        raise StateError(
+            "Image %s of container %s is missing from the store" % (record.image_id, record.name),
+            step="write_files",
+            subject="container %s" % record.name,
+            hint="pull or import the image again, or remove the container",
+        )
+    directory, spec = task.paths.container(record.id), record.spec
+    hostname = container_hostname(task, record)
+    files.write(task.paths, task.store, record, hostname)
+    context = {
+        "id": record.id,
+        "name": record.name,
+        "netns_path": netns_path(task, record),
+        "files_dir": directory + "/files",
+        "hostname": hostname,
+        "cgroup": cgroup_path(task, record.id),
+        "mounts": [_host_mount(task, mount) for mount in record.resolved["mounts"]],
+    }
+    config = oci.generate(spec, image_config(image), context)
+    write_json(directory + "/config.json", config)
+    write_json(directory + "/run.json", run_settings(task, record, image))
+
+
+def container_hostname(task: Task, record: ContainerRecord) -> str:
+    if record.spec.get("hostname"):
+        return str(record.spec["hostname"])
+    if record.spec.get("network_mode") == "host":
+        return os.uname().nodename
+    return record.id[:12]
+
+
+def netns_path(task: Task, record: ContainerRecord) -> Optional[str]:
+    """The network namespace to join: ours by default, None for the host's, another container's for container:."""
+    mode = record.spec.get("network_mode", "")
+    if mode == "host":
+        return None
+    if mode.startswith("container:"):
+        return task.paths.container_netns(shared_container(task, mode).id)
+    return task.paths.container_netns(record.id)
+
+
+def shared_container(task: Task, mode: str) -> ContainerRecord:
+    from ..errors import NotFound
+
+    name = mode.partition(":")[2]
+    other = task.store.containers.get(name)
+    if other is None:
+        raise NotFound("network_mode: No such container: %s" % name, step="resolve_network", path="network_mode")
+    return other
+
+
+def cgroup_path(task: Task, container_id: str) -> str:
+    return "%s/%s" % (task.paths.cgroup, container_id)
+
+
+def _host_mount(task: Task, mount: dict[str, Any]) -> dict[str, Any]:
+    if mount["type"] == "volume":
+        return {**mount, "source": task.paths.volume_data(mount["source"])}
+    return mount
+
+
+def run_settings(task: Task, record: ContainerRecord, image: ImageRecord) -> dict[str, Any]:
+    """``run.json``: the engine's side of a container, read by spawner and monitor."""
+    from ..process import engine_command
+
+    spec, paths = record.spec, task.paths
+    config = image_config(image)
+    directory = paths.container(record.id)
+    logs = spec.get("log_options", {})
+    owns_network = spec.get("network_mode", "") not in DETACHED_MODES[:1] and not spec.get(
+        "network_mode", ""
+    ).startswith("container:")
+    return {
+        "id": record.id,
+        "name": record.name,
+        "layers": [{"path": path, "form": form} for path, form in layer_paths(task, image)],
+        "upper": directory + "/upper",
+        "work": directory + "/work",
+        "rootfs_readonly": bool(spec.get("read_only")),
+        "log": {
+            "driver": spec.get("log_driver", "json-file"),
+            "path": directory + "/log",
+            "max_size": _log_size(logs),
+            "max_file": int(logs.get("max-file", "1")),
+            "labels": {
+                key: value for key, value in spec.get("labels", {}).items() if key in logs.get("labels", "").split(",")
+            },
+        },
+        "tty": bool(spec.get("tty")),
+        "open_stdin": bool(spec.get("interactive")),
+        "restart": restart_settings(spec),
+        "stop_signal": stop_signal(spec, config),
+        "stop_timeout": spec.get("stop_timeout", STOP_TIMEOUT),
+        "healthcheck": health_settings(spec, config),
+        "reserve": reserve_settings(task, record),
+        "cgroup": cgroup_path(task, record.id),
+        "user": spec.get("user") or config.get("User") or "",
+        "groups": spec.get("groups", []),
+        "init": bool(spec.get("init")),
+        "on_exit": [engine_command("network.service", "release", paths.state, paths.run, record.id)]
+        if owns_network
+        else [],
+    }
+
+
+def _log_size(logs: dict[str, str]) -> Optional[int]:
+    from ..reconcile import values
+
+    size = values.size("log_options.max-size", logs.get("max-size", "-1"), unlimited=True)
+    return size if size > 0 else None
+
+
+def restart_settings(spec: dict[str, Any]) -> dict[str, Any]:
+    return {"policy": spec.get("restart_policy", "no"), "retries": spec.get("restart_retries", 0)}
+
+
+def stop_signal(spec: dict[str, Any], config: dict[str, Any]) -> int:
+    return signal_number("stop_signal", spec.get("stop_signal") or config.get("StopSignal") or "SIGTERM")
+
+
+def reserve_settings(task: Task, record: ContainerRecord) -> list[dict[str, Any]]:
+    return [
+        {"host_ip": port.host_ip, "port": port.host_port, "protocol": port.protocol}
+        for port in task.store.networks.ports(record.id)
+    ]
+
+
+_HEALTH_DEFAULTS = {
+    "interval": 30 * 10**9,
+    "timeout": 30 * 10**9,
+    "start_period": 0,
+    "start_interval": 5 * 10**9,
+    "retries": 3,
+}
+
+
+def health_settings(spec: dict[str, Any], config: dict[str, Any]) -> Optional[dict[str, Any]]:
+    """The task's health check over the image's, field by field, over Docker's defaults; None when there is none."""
+    mine = spec.get("healthcheck", {})
+    image = config.get("Healthcheck") or {}
+    theirs = {
+        key: image.get(name)
+        for key, name in (
+            ("test", "Test"),
+            ("interval", "Interval"),
+            ("timeout", "Timeout"),
+            ("start_period", "StartPeriod"),
+            ("start_interval", "StartInterval"),
+            ("retries", "Retries"),
+        )
+        if image.get(name)
+    }
+    merged = {**_HEALTH_DEFAULTS, **theirs, **{key: value for key, value in mine.items() if value}}
+    test = merged.get("test")
+    return None if not test or test[0] == "NONE" else merged
+
+
+def write_json(path: str, value: Any) -> None:
+    """Replace a file atomically; 0600, because environment values are nobody else's business."""
+    temporary = "%s.%d" % (path, os.getpid())
+    fd = _wrap(os.open, temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "w") as stream:
+            json.dump(value, stream, separators=(",", ":"))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _disk_error(error, path) from None
+
+
+def _wrap(function: Any, path: str, *args: Any) -> Any:
+    try:
+        return function(path, *args)
+    except OSError as error:
+        raise _disk_error(error, path) from None
+
+
+def _disk_error(error: OSError, path: str) -> KernelError:
+    kind = DiskFull if error.errno in (28, 122) else KernelError
+    return kind.wrap(
+        error, "Cannot write %s" % path, step="write_container", hint="free some space and run the task again"
+    )

@@ -1,0 +1,139 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Starting, stopping, removing and waiting for a container whose row exists."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, Optional
+
+from ..errors import StartError, TimedOut, UnhealthyError, WharfError
+from . import container_make as make
+from .container_actual import is_running, state
+from .task import Task
+
+if TYPE_CHECKING:
+    from ..store.records import ContainerRecord
+
+LAST_LINES = 20
+
+
+def start(task: Task, record: ContainerRecord) -> None:
+    """Network, files, then the process. On failure everything the start made is taken back."""
+    mode = record.spec.get("network_mode", "")
+    if mode.startswith("container:"):
+        _require_running(task, mode)
+    try:
+        if mode != "host" and not mode.startswith("container:"):
+            task.network.start(record.id)
+        make.write_files(task, record)
+        task.runtime.start(record.id)
+    except StartError as error:
+        error.subject = error.subject or "container %s" % record.name
+        error.details.setdefault("logs", last_lines(task, record))
+        task.network.release(record.id)
+        raise
+    except WharfError:
+        task.network.release(record.id)
+        raise
+    task.store.containers.update(record.id, desired="running")
+    task.store.events.add("container", "start", record.id, {"name": record.name})
+
+
+def _require_running(task: Task, mode: str) -> None:
+    other = make.shared_container(task, mode)
+    if not is_running(state(task, other)):
+        raise StartError(
+            "network_mode: cannot join network of a non running container: %s" % other.name,
+            step="join_network",
+            subject="container %s" % other.name,
+            path="network_mode",
+            hint="start it first",
+        )
+
+
+def stop(task: Task, record: ContainerRecord, *, kill: bool = False) -> None:
+    """The stop signal, its timeout, then SIGKILL; remembered as a stop by hand (no restart policy brings it back)."""
+    task.store.containers.update(record.id, desired="stopped")
+    signal_number = 9 if kill else None
+    if kill and task.params.get("kill_signal"):
+        from .container_spec import signal_number as parse
+
+        signal_number = parse("kill_signal", task.params["kill_signal"])
+    timeout = task.params.get("stop_timeout")
+    task.runtime.stop(record.id, signal_number, record.spec.get("stop_timeout", 10) if timeout is None else timeout)
+    task.network.release(record.id)
+    task.store.events.add("container", "stop", record.id, {"name": record.name})
+
+
+def remove(task: Task, record: ContainerRecord, *, keep_anonymous: bool = False) -> None:
+    """Kill if it runs, take back what it held, forget it. Named volumes stay; anonymous ones go unless kept.
+
+    The row goes before the directory: a directory without a row is litter that recovery clears.
+    """
+    from ..storage import trees
+
+    if is_running(state(task, record)):
+        task.runtime.stop(record.id, 9, 0)
+    task.runtime.delete(record.id)
+    task.network.release(record.id)
+    task.store.containers.remove(record.id)
+    trees.remove(task.paths, task.paths.container(record.id))
+    if not keep_anonymous:
+        from . import volume
+
+        for name in record.resolved.get("anonymous", {}).values():
+            if task.store.volumes.get(name) is not None and not task.store.volumes.users(name):
+                volume.remove(task, name)
+    task.store.events.add("container", "destroy", record.id, {"name": record.name})
+
+
+def last_lines(task: Task, record: ContainerRecord, count: int = LAST_LINES) -> list[str]:
+    """The newest log lines, for error messages; [] when there is no log."""
+    from ..runtime import logs
+
+    path = task.paths.container(record.id) + "/log"
+    if not os.path.exists(path):
+        return []
+    return [line.text for line in logs.read(path, tail=count)]
+
+
+def wait_healthy(task: Task, record: ContainerRecord, timeout: Optional[float]) -> None:
+    """Until the health check says healthy. Fails at once when the container ends or turns unhealthy."""
+    limit = 300.0 if timeout is None else float(timeout)
+    deadline = time.monotonic() + limit
+    while True:
+        facts = state(task, record)
+        health = facts.get("health")
+        if not is_running(facts):
+            raise _unwell(task, record, "exited with code %s before it was healthy" % facts.get("exit_code"), facts)
+        if health is None and facts["status"] == "running":
+            return  # no health check: running is all there is to wait for
+        if health and health["status"] == "healthy":
+            return
+        if health and health["status"] == "unhealthy":
+            raise _unwell(task, record, "is unhealthy: %s" % _last_probe(health), facts)
+        if limit and time.monotonic() >= deadline:
+            raise TimedOut(
+                "Container %s was not healthy within %g seconds" % (record.name, limit),
+                step="wait_healthy",
+                subject="container %s" % record.name,
+                details={"health": health, "logs": last_lines(task, record)},
+            )
+        time.sleep(0.05)
+
+
+def _last_probe(health: dict[str, Any]) -> str:
+    log = health.get("log") or []
+    return "exit code %s, %r" % (log[-1]["exit_code"], log[-1]["output"][:200]) if log else "no probe has run"
+
+
+def _unwell(task: Task, record: ContainerRecord, what: str, facts: dict[str, Any]) -> UnhealthyError:
+    return UnhealthyError(
+        "Container %s %s" % (record.name, what),
+        step="wait_healthy",
+        subject="container %s" % record.name,
+        details={"health": facts.get("health"), "exit_code": facts.get("exit_code"), "logs": last_lines(task, record)},
+    )

@@ -1,0 +1,93 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What every resource needs to do its work, made when it is first asked for."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Optional
+
+from ..paths import DEFAULT_RUN, DEFAULT_STATE, Paths
+
+if TYPE_CHECKING:
+    from ..kernel.syscalls import Kernel
+    from ..network.service import NetworkService
+    from ..runtime.client import Runtime
+    from ..store.state import Store
+
+
+class Task:
+    """Parameters, mode, and lazily opened rooms of one module run. Imports are the budget: nothing opens early."""
+
+    def __init__(self, params: dict[str, Any], *, check_mode: bool = False) -> None:
+        self.params = params
+        self.check_mode = check_mode
+        self.paths = Paths(params.get("state_dir") or DEFAULT_STATE, params.get("run_dir") or DEFAULT_RUN)
+        self.warnings: list[str] = []
+        self._store: Optional[Store] = None
+        self._kernel: Optional[Kernel] = None
+        self._runtime: Optional[Runtime] = None
+        self._network: Optional[NetworkService] = None
+
+    def __enter__(self) -> Task:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            from ..store.state import Store
+
+            self._store = Store.open(self.paths)
+        return self._store
+
+    @property
+    def kernel(self) -> Kernel:
+        if self._kernel is None:
+            from ..kernel.syscalls import Kernel
+
+            self._kernel = Kernel()
+        return self._kernel
+
+    @property
+    def runtime(self) -> Runtime:
+        if self._runtime is None:
+            from ..runtime.client import Runtime
+
+            self._runtime = Runtime(self.paths)
+        return self._runtime
+
+    @property
+    def network(self) -> NetworkService:
+        if self._network is None:
+            from ..network.service import NetworkService
+
+            self._network = NetworkService(self.paths, self.store)
+        return self._network
+
+    def warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+
+def query(expression: Optional[str], value: Any) -> Any:
+    """``value`` filtered by a JMESPath expression (https://jmespath.org/specification.html), if there is one."""
+    if not expression:
+        return value
+    import jmespath
+    from jmespath.exceptions import JMESPathError
+
+    from ..errors import UsageError
+
+    try:
+        return jmespath.search(expression, value)
+    except JMESPathError as error:
+        raise UsageError(
+            "query: %r is not valid JMESPath: %s" % (expression, error), step="query", path="query"
+        ) from None
