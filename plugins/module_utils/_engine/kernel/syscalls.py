@@ -147,6 +147,10 @@ class Kernel:
     def close_range(self, first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
         self.syscall("close_range", first, last, flags)
 
+    def syncfs(self, fd: int) -> None:
+        """Write everything on ``fd``'s file system to the disk, and report write-back errors (Linux 5.8)."""
+        self._call("syncfs", ctypes.c_int(fd))
+
     # -- mounts --------------------------------------------------------------------------------------------
 
     def mount(

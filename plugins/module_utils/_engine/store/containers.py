@@ -1,0 +1,169 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Containers: a row says that one exists, and only then its directory does.
+
+``create`` inserts the row, then makes ``paths.container(id)``; ``remove`` deletes the row, then the directory. Both are
+durable before the directory is touched, so a directory without a row is always one whose removal was cut short.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, List, Optional
+
+from ..errors import Conflict, NotFound, StateError, UsageError
+from ..paths import Paths
+from . import scratch
+from .db import Database, Row, dumps
+from .records import ContainerRecord
+
+_COLUMNS = "id, name, image_id, image_ref, spec, desired, created_at, resolved, generation"
+_UPDATABLE = frozenset(("image_id", "image_ref", "spec", "desired", "resolved", "generation"))
+_JSON = frozenset(("spec", "resolved"))
+
+
+class Containers:
+    def __init__(self, paths: Paths, db: Database) -> None:
+        self._paths = paths
+        self._db = db
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def get(self, key: str) -> Optional[ContainerRecord]:
+        """By full id, name, or unambiguous beginning of the id, in this order. Raises ``Conflict`` when ambiguous."""
+        rows = self._db.execute("SELECT %s FROM containers WHERE id = ? OR name = ?" % _COLUMNS, (key, key))
+        if len(rows) > 1:  # a container named like another one's id
+            rows = [row for row in rows if row[0] == key]
+        if not rows and key and not key.strip("0123456789abcdef"):
+            rows = self._db.execute(
+                "SELECT %s FROM containers WHERE id >= ? AND id < ? LIMIT 2" % _COLUMNS, (key, key + "g")
+            )
+            if len(rows) > 1:
+                raise Conflict("More than one container id begins with %s" % key, step="find_container", subject=key)
+        return _record(rows[0]) if rows else None
+
+    def by_name(self, name: str) -> Optional[ContainerRecord]:
+        row = self._db.first("SELECT %s FROM containers WHERE name = ?" % _COLUMNS, (name,))
+        return None if row is None else _record(row)
+
+    def list(self) -> List[ContainerRecord]:
+        """All whose record is readable, oldest first (``damaged()`` tells the others)."""
+        found = []
+        for row in self._db.execute("SELECT %s FROM containers ORDER BY created_at, id" % _COLUMNS):
+            try:
+                found.append(_record(row))
+            except StateError:
+                continue  # one damaged record must not stop work on the others
+        return found
+
+    def damaged(self) -> dict[str, str]:
+        """``{id: reason}`` of the containers that ``list()`` leaves out."""
+        reasons = {}
+        for row in self._db.execute("SELECT %s FROM containers" % _COLUMNS):
+            try:
+                _record(row)
+            except StateError as error:
+                reasons[row[0]] = error.msg
+        return reasons
+
+    def of_image(self, image_id: str) -> List[ContainerRecord]:
+        rows = self._db.execute("SELECT %s FROM containers WHERE image_id = ? ORDER BY name" % _COLUMNS, (image_id,))
+        return [_record(row) for row in rows]
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def create(self, record: ContainerRecord) -> ContainerRecord:
+        """Insert the row and make the directory. Raises ``Conflict`` when the name is taken, ``DiskFull``."""
+        if len(record.id) != 64 or record.id.strip("0123456789abcdef"):
+            raise UsageError("Not a container id: %.100r" % record.id, step="create_container")
+        with self._db.transaction(durable=True):
+            owner = self.by_name(record.name)
+            if owner is not None:
+                raise _taken(record.name, owner.id)
+            try:
+                self._db.execute("INSERT INTO containers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(record))
+            except Conflict:
+                raise Conflict("Container id %s exists already" % record.id, step="create_container") from None
+            self._db.on_commit(lambda: self.make_directory(record.id))
+        return record
+
+    def make_directory(self, container_id: str) -> None:
+        path = self._paths.container(container_id)
+        try:
+            os.makedirs(path, 0o700, exist_ok=True)
+        except OSError as error:
+            raise scratch.wrap(
+                error, "Cannot create a container directory", step="create_container", path=path, needed=4096
+            ) from error
+
+    def update(self, container_id: str, **fields: Any) -> ContainerRecord:
+        """Change ``image_id image_ref spec desired resolved generation``; returns the record; raises ``NotFound``."""
+        unknown = sorted(set(fields) - _UPDATABLE)
+        if unknown:
+            raise UsageError("Cannot update %s of a container" % ", ".join(unknown), step="update_container")
+        with self._db.transaction():
+            if fields:
+                columns = ", ".join("%s = ?" % name for name in fields)
+                values = [dumps(value) if name in _JSON else value for name, value in fields.items()]
+                self._db.execute("UPDATE containers SET %s WHERE id = ?" % columns, (*values, container_id))
+            row = self._db.first("SELECT %s FROM containers WHERE id = ?" % _COLUMNS, (container_id,))
+        if row is None:
+            raise _absent(container_id)
+        return _record(row)
+
+    def rename(self, container_id: str, name: str) -> ContainerRecord:
+        """Raises ``Conflict`` when the name is taken by another container, ``NotFound``."""
+        with self._db.transaction():
+            owner = self.by_name(name)
+            if owner is not None and owner.id != container_id:
+                raise _taken(name, owner.id)
+            self._db.execute("UPDATE containers SET name = ? WHERE id = ?", (name, container_id))
+            return self.update(container_id)
+
+    def remove(self, container_id: str) -> bool:
+        """Delete row, endpoints and ports in one transaction, then the directory. False if there was no such row."""
+        trashed: list[Optional[str]] = []
+        with self._db.transaction(durable=True):
+            found = self._db.changed("DELETE FROM containers WHERE id = ?", (container_id,)) > 0
+            if found:
+                path = self._paths.container(container_id)
+                self._db.on_commit(lambda: trashed.append(scratch.trash(self._paths.tmp, path)))
+                self._db.on_commit(lambda: _empty(trashed))
+        return found
+
+
+def _empty(trashed: list[Optional[str]]) -> None:
+    for path in trashed:
+        scratch.empty(path)
+
+
+def _row(record: ContainerRecord) -> Row:
+    return (*record[:4], dumps(record.spec), record.desired, record.created_at, dumps(record.resolved), record[8])
+
+
+def _record(row: Row) -> ContainerRecord:
+    try:
+        spec, resolved = json.loads(row[4]), json.loads(row[7])
+    except ValueError as error:
+        raise StateError(
+            "The stored record of container %s (%s) is damaged: %s" % (row[1], row[0], error),
+            step="read_container",
+            subject="container %s" % row[1],
+            hint="Remove this container and run its task again.",
+        ) from error
+    return ContainerRecord(row[0], row[1], row[2], row[3], spec, row[5], row[6], resolved, row[8])
+
+
+def _taken(name: str, owner: str) -> Conflict:
+    return Conflict(
+        "The container name %s is already in use by container %s" % (name, owner),
+        step="name_container",
+        subject="container %s" % name,
+        hint="Remove or rename that container.",
+    )
+
+
+def _absent(container_id: str) -> NotFound:
+    return NotFound("No such container: %s" % container_id, step="find_container", subject=container_id)

@@ -1,0 +1,286 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One connection to ``state.db``: transactions, migrations, and SQLite's errors in our words.
+
+SQLite runs in WAL mode with ``synchronous=NORMAL``: after a power cut the database is whole, but the last
+transactions may be gone. Where that would lose data (a container's or an image's row), the transaction is asked to
+be *durable*: the WAL is synced after the commit, which is what ``synchronous=FULL`` does, but can also be asked for by
+an inner transaction that joined an outer one. (Closing a descriptor of the *main* file would drop SQLite's POSIX locks;
+of the WAL it doesn't: SQLite locks the main file and the -shm file only.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
+
+from ..errors import Conflict, DiskFull, KernelError, StateError, TimedOut, WharfError
+from . import schema
+
+if TYPE_CHECKING:
+    import sqlite3
+
+BUSY_SECONDS = 30.0
+_WAL_KEEP_BYTES = 1 << 20
+Row = tuple[Any, ...]
+
+
+def dumps(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
+
+
+class Database:
+    """Serialises the threads of one process; a forked child gets a connection of its own at its first statement."""
+
+    def __init__(self, path: str) -> None:
+        from _thread import RLock
+
+        self.path = path
+        self.fresh = False  # True when this process created the schema
+        self._mutex = RLock()
+        self._pid = os.getpid()
+        self._depth = 0
+        self._durable = False
+        self._on_commit: list[Callable[[], None]] = []
+        self._on_rollback: list[Callable[[], None]] = []
+        self._abandoned: list[Any] = []
+        self._connection: Optional[sqlite3.Connection] = None
+
+    # -- opening ---------------------------------------------------------------------------------------------
+
+    def connect(self) -> sqlite3.Connection:
+        """The connection of this process. A connection must not cross a fork (its locks and caches are the
+        parent's), and must not be closed there either: it is kept aside, unused."""
+        if self._connection is not None and self._pid == os.getpid():
+            return self._connection
+        if self._connection is not None:
+            if self._depth:
+                raise WharfError("A database transaction was carried across a fork", step="database")
+            self._abandoned.append(self._connection)
+            self._connection = None
+            self._pid = os.getpid()
+        import sqlite3
+
+        try:
+            connection = sqlite3.connect(
+                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA foreign_keys=ON")
+        except sqlite3.Error as error:
+            self._fail(error)
+        self._connection = connection
+        return connection
+
+    def close(self) -> None:
+        if self._connection is not None and self._pid == os.getpid():
+            self._connection.close()
+        elif self._connection is not None:
+            self._abandoned.append(self._connection)
+        self._connection = None
+
+    def version(self) -> int:
+        return int(self.execute("PRAGMA user_version")[0][0])
+
+    def check_version(self) -> bool:
+        """True when the schema is current, False when it must be migrated (call ``migrate`` under a lock).
+
+        Raises ``StateError`` for a database of a newer release, which is not touched.
+        """
+        version, known = self.version(), len(schema.MIGRATIONS)
+        if version > known:
+            raise StateError(
+                "The state in %s was written by a newer release (schema version %d, this release knows up to %d)"
+                % (os.path.dirname(self.path), version, known),
+                step="open_state",
+                path=self.path,
+                hint="Use the newer wharf.engine again; nothing was changed.",
+            )
+        return version == known
+
+    def migrate(self) -> None:
+        """Bring the schema up to date, one transaction per version. Idempotent."""
+        if self.check_version():
+            return
+        self.fresh = self.version() == 0
+        self.execute("PRAGMA journal_mode=WAL")
+        while not self.check_version():
+            with self.transaction(durable=True):
+                version = self.version()
+                for statement in schema.MIGRATIONS[version]:
+                    self.execute(statement)
+                self.execute("PRAGMA user_version=%d" % (version + 1))
+
+    # -- statements ------------------------------------------------------------------------------------------
+
+    def execute(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
+        """Run one statement and fetch everything. A broken UNIQUE or FOREIGN KEY raises ``Conflict`` with SQLite's
+        words (the caller says it better); see ``_fail`` for the rest."""
+        with self._mutex:
+            connection = self.connect()
+            try:
+                return connection.execute(sql, args).fetchall()
+            except Exception as error:
+                self._fail(error)
+
+    def changed(self, sql: str, args: Sequence[Any] = ()) -> int:
+        """Run one statement and return how many rows it changed."""
+        with self._mutex:
+            connection = self.connect()
+            try:
+                return connection.execute(sql, args).rowcount
+            except Exception as error:
+                self._fail(error)
+
+    def first(self, sql: str, args: Sequence[Any] = ()) -> Optional[Row]:
+        rows = self.execute(sql, args)
+        return rows[0] if rows else None
+
+    # -- transactions ----------------------------------------------------------------------------------------
+
+    def transaction(self, *, durable: bool = False) -> Transaction:
+        """``BEGIN IMMEDIATE`` … ``COMMIT``, or a savepoint inside an outer transaction. See ``Transaction``."""
+        return Transaction(self, durable)
+
+    def on_commit(self, function: Callable[[], None]) -> None:
+        """Call ``function`` after the (outermost) transaction is committed, at once if there is none."""
+        if self._depth:
+            self._on_commit.append(function)
+        else:
+            function()
+
+    def on_rollback(self, function: Callable[[], None]) -> None:
+        """Call ``function`` if the transaction it was registered in is rolled back."""
+        self._on_rollback.append(function)
+
+    def sync(self) -> None:
+        """Make every commit so far survive a power cut."""
+        wal = self.path + "-wal"
+        try:
+            fd = os.open(wal, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # checkpointed, and thereby synced
+        try:
+            os.fdatasync(fd)
+        except OSError as error:
+            raise KernelError.wrap(error, "Cannot write %s to the disk" % wal, step="sync_state") from error
+        finally:
+            os.close(fd)
+
+    def _begin(self, durable: bool) -> tuple[int, int]:
+        self._mutex.acquire()
+        try:
+            self.execute("SAVEPOINT s%d" % self._depth if self._depth else "BEGIN IMMEDIATE")
+        except BaseException:
+            self._mutex.release()
+            raise
+        self._depth += 1
+        self._durable = self._durable or durable
+        return len(self._on_commit), len(self._on_rollback)
+
+    def _end(self, keep: bool, marks: tuple[int, int]) -> None:
+        self._depth -= 1
+        try:
+            if self._depth:
+                self._end_inner(keep, marks)
+            elif keep:
+                self._commit()
+            else:
+                self._rollback()
+        finally:
+            self._mutex.release()
+
+    def _end_inner(self, keep: bool, marks: tuple[int, int]) -> None:
+        if not keep:
+            self.execute("ROLLBACK TO s%d" % self._depth)
+            undo = self._on_rollback[marks[1] :]
+            del self._on_commit[marks[0] :], self._on_rollback[marks[1] :]
+            for function in reversed(undo):
+                function()
+        self.execute("RELEASE s%d" % self._depth)
+
+    def _commit(self) -> None:
+        try:
+            self.execute("COMMIT")
+        except BaseException:
+            self._rollback()
+            raise
+        todo, durable = self._on_commit, self._durable
+        self._on_commit, self._on_rollback, self._durable = [], [], False
+        if durable:
+            self.sync()
+        for function in todo:
+            function()
+
+    def _rollback(self) -> None:
+        undo = self._on_rollback
+        self._on_commit, self._on_rollback, self._durable = [], [], False
+        if self._connection is not None and self._connection.in_transaction:  # a full disk rolls back by itself
+            self.execute("ROLLBACK")
+        for function in reversed(undo):
+            function()
+
+    # -- errors ----------------------------------------------------------------------------------------------
+
+    def _fail(self, error: Exception) -> NoReturn:
+        import sqlite3
+
+        words = str(error)
+        where: dict[str, Any] = {"path": self.path, "step": "database"}
+        if isinstance(error, sqlite3.IntegrityError):
+            raise Conflict(words, **where) from error
+        if isinstance(error, sqlite3.OperationalError) and "full" in words:
+            raise DiskFull(
+                "No space left for %s: %s bytes are free, at least %d are needed; nothing was changed"
+                % (self.path, _free_bytes(self.path), _WAL_KEEP_BYTES),
+                errno=28,
+                hint="Free some space on that file system.",
+                **where,
+            ) from error
+        if isinstance(error, sqlite3.OperationalError) and "locked" in words:
+            raise TimedOut(
+                "%s stayed locked by another process for %d seconds" % (self.path, BUSY_SECONDS), **where
+            ) from error
+        if isinstance(error, sqlite3.OperationalError) and ("readonly" in words or "unable to open" in words):
+            raise StateError("Cannot write %s: %s" % (self.path, words), **where) from error
+        if isinstance(error, sqlite3.DatabaseError):
+            raise StateError(
+                "The state database %s is damaged or unreadable: %s" % (self.path, words),
+                hint="Move state.db, state.db-wal and state.db-shm out of %s and run the task again: volumes are found "
+                "again, container directories are set aside below lost/, images are pulled again."
+                % os.path.dirname(self.path),
+                **where,
+            ) from error
+        raise error
+
+
+def _free_bytes(path: str) -> str:
+    try:
+        stats = os.statvfs(os.path.dirname(path))
+    except OSError:
+        return "unknown"
+    return str(stats.f_bavail * stats.f_frsize)
+
+
+class Transaction:
+    """Context manager; an exception rolls back, also when it is caught outside of an inner transaction."""
+
+    __slots__ = ("_db", "_durable", "_marks")
+
+    def __init__(self, db: Database, durable: bool) -> None:
+        self._db = db
+        self._durable = durable
+        self._marks = (0, 0)
+
+    def __enter__(self) -> Transaction:
+        self._marks = self._db._begin(self._durable)
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self._db._end(kind is None, self._marks)

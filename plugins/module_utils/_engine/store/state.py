@@ -1,0 +1,108 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The store as one object. See the package's docstring for layout, lock order and what may be found half-done."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any, Optional
+
+from ..errors import StateError
+from ..paths import Paths
+from . import scratch
+from .blobs import Blobs
+from .containers import Containers
+from .db import Database, Transaction
+from .events import Events
+from .images import Images
+from .layers import Layers
+from .locks import Lock, Locks
+from .networks import Networks
+from .volumes import Volumes
+
+
+class Store:
+    """One engine instance's state. Made by ``open``; usable in ``with``; several processes have it open at once."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+        self.db = Database(paths.database)
+        self.locks = Locks(paths.locks)
+        self.blobs = Blobs(paths)
+        self.layers = Layers(paths, self.db)
+        self.containers = Containers(paths, self.db)
+        self.images = Images(self.db, self.containers, self.layers, self.blobs)
+        self.networks = Networks(self.db)
+        self.volumes = Volumes(self.db, self.containers)
+        self.events = Events(self.db)
+
+    @classmethod
+    def open(cls, paths: Paths, *, recover: bool = True) -> Store:
+        """Make the directories, bring the schema up to date, repair what a crash left.
+
+        Raises ``StateError`` when the state is damaged or of a newer release, ``DiskFull``.
+        """
+        try:
+            paths.ensure()
+        except OSError as error:
+            if os.path.exists(paths.database):
+                raise StateError(
+                    "Cannot write to the state directory %s: %s" % (paths.state, error.strerror),
+                    step="open_state",
+                    path=paths.state,
+                    errno=error.errno,
+                ) from error
+            raise scratch.wrap(
+                error, "Cannot create the state directory", step="open_state", path=paths.state, needed=1 << 20
+            ) from error
+        store = cls(paths)
+        try:
+            if not store.db.check_version():
+                with store.locks.lock("store", "migrate"):
+                    store.db.migrate()
+            if recover:
+                store.recover()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Idempotent. Drops pins."""
+        self.blobs.unpin()
+        self.layers.unpin()
+        self.db.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+    def transaction(self, *, durable: bool = False) -> Transaction:
+        """All or nothing for what is done inside; joins an outer transaction. Keep it short: it locks out writers.
+
+        ``durable`` waits for the disk at the end (needed where losing the last commit in a power cut loses data).
+        Directories of containers created or removed inside appear or go when the outermost transaction commits.
+        """
+        return self.db.transaction(durable=durable)
+
+    def lock(self, kind: str, name: str = "", *, shared: bool = False, timeout: Optional[float] = None) -> Lock:
+        """A lock between processes; see ``locks``. ``timeout`` in seconds, ``None`` waits for ever."""
+        return self.locks.lock(kind, name, shared=shared, timeout=timeout)
+
+    def recover(self) -> list[str]:
+        """Repair what a crash left; sentences about what was done. Cheap when there is nothing to do."""
+        from .recovery import recover
+
+        return recover(self)
+
+    def collect(self) -> dict[str, Any]:
+        """Delete unreachable layers and blobs and litter: ``{"layers": [...], "blobs": [...], "bytes": n}``."""
+        from .collect import collect
+
+        return collect(self)
