@@ -51,7 +51,7 @@ lint: tree  ## ruff, mypy, yamllint, ansible-lint, changelog and docs lint
 	cd $(TREE) && PATH=$(BIN):$$PATH $(BIN)/ansible-lint --offline --profile production --strict
 	$(call say,antsibull-changelog and antsibull-docs)
 	$(BIN)/antsibull-changelog lint
-	cd $(TREE) && $(BIN)/antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck \
+	cd $(TREE) && PATH=$(BIN):$$PATH $(BIN)/antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck \
 	  --disallow-unknown-collection-refs --validate-collection-refs=self .
 
 sanity: tree  ## ansible-test sanity

@@ -1,0 +1,73 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs every module of the collection, and brings the engine to targets that don't have it yet.
+
+Nobody names this action: ``meta/runtime.yml`` redirects the modules to it. The module is an ordinary one and carries
+no engine; it is told the bundle's content hash. Only when the target answers that it lacks that bundle, the bundle is
+transferred and the module runs again. So a task on a prepared host costs no extra round trip, and become, pipelining,
+async, loops, check mode, diff, no_log and any connection plugin work as for every module.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible.utils.vars import merge_hash
+from ansible_collections.wharf.engine.plugins.plugin_utils import _bundle
+
+display = Display()
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = True
+    _supports_async = True
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        bundle = _bundle.current()
+        wrap_async = bool(self._task.async_val and not self._connection.has_native_async)
+        if self._task.async_val:
+            # An asynchronous module's answer is read by async_status, not here: see to the engine first.
+            ready = self._deliver(bundle, task_vars, only_install=True)
+            if ready.get("failed"):
+                return merge_hash(result, ready)
+            answer = self._run_module(bundle, task_vars, wrap_async=wrap_async)
+        else:
+            answer = self._deliver(bundle, task_vars)
+        if not wrap_async:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+        return merge_hash(result, answer)
+
+    def _deliver(self, bundle: _bundle.Bundle, task_vars: Any, only_install: bool = False) -> dict[str, Any]:
+        """Run the module; when the target lacks the bundle, transfer it and run the module again."""
+        extra = {"_bundle_only": True} if only_install else {}
+        answer = self._run_module(bundle, task_vars, **extra)
+        if answer.get("wharf_bundle") != "missing":
+            return answer
+        display.vv("wharf.engine: taking engine %s to the target" % bundle.sha256[:12])
+        answer = self._run_module(bundle, task_vars, _bundle_archive=self._transfer(bundle), **extra)
+        if answer.get("wharf_bundle") == "missing":
+            raise AnsibleActionFail("The target still lacks engine %s after it was transferred" % bundle.sha256[:12])
+        return answer
+
+    def _run_module(
+        self, bundle: _bundle.Bundle, task_vars: Any, wrap_async: bool = False, **extra: Any
+    ) -> dict[str, Any]:
+        # Underscored names are taken out by the module before Ansible sees the arguments (_delivery.EngineModule).
+        args = {**self._task.args, "_bundle": bundle.sha256, **extra}
+        answer: dict[str, Any] = self._execute_module(module_args=args, task_vars=task_vars, wrap_async=wrap_async)
+        return answer
+
+    def _transfer(self, bundle: _bundle.Bundle) -> str:
+        if self._connection._shell.tmpdir is None:  # pipelining made none
+            self._make_tmp_path()
+        directory = self._connection._shell.tmpdir
+        target = self._connection._shell.join_path(directory, "wharf-engine.tar.gz")
+        self._transfer_file(_bundle.archive(bundle), target)
+        self._fixup_perms2([directory, target])
+        return str(target)

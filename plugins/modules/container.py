@@ -1,0 +1,597 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: container
+version_added: 0.1.0
+short_description: Manage containers
+description:
+  - Create, change, start, stop and remove containers.
+  - A task that names an O(image) is the full description of the container. What was asked last is stored with it,
+    so that an option taken out of the task is taken back on the host, and an option that never changed is repaired
+    when somebody else changed it on the host.
+  - What the kernel can change on a running container is changed there. For everything else the container is
+    replaced; if the new one cannot start, the old one stays as it was.
+author:
+  - The wharf.engine authors (@wharf-engine)
+extends_documentation_fragment:
+  - wharf.engine._attributes
+  - wharf.engine._attributes.STATE
+  - wharf.engine._engine
+  - wharf.engine._engine.TRANSPORT
+
+options:
+  name:
+    description:
+      - Name of the container.
+    type: str
+    required: true
+  image:
+    description:
+      - Reference or ID of the image.
+      - With O(image), the task describes the container fully, and an option that was left out of the task is taken
+        back on the container. Without it, the task operates on an existing container and leaves its configuration
+        alone.
+      - The container is replaced when the reference means another image than the one it was made of.
+    type: str
+  state:
+    description:
+      - V(present) makes sure that the container exists as described, whether it runs or not.
+      - V(started) makes sure that it runs, too.
+      - V(healthy) waits until its health check succeeds. The task fails at once when the container stops or turns
+        unhealthy.
+      - V(stopped) makes sure that it exists as described and does not run.
+      - V(absent) removes it.
+    type: str
+    choices: [absent, present, healthy, started, stopped]
+    default: started
+  pull:
+    description:
+      - With V(missing) the image is pulled when it is not on the target, with V(always) the registry is asked every
+        time, with V(never) the task fails when the image is not there.
+      - It says how this run goes about it, and never makes a difference between the task and the container.
+    type: str
+    choices: [never, missing, always]
+    default: missing
+  recreate:
+    description:
+      - Replace the container even if nothing differs.
+    type: bool
+    default: false
+  restart:
+    description:
+      - Restart the container, unless this run started it anyway.
+    type: bool
+    default: false
+  force_kill:
+    description:
+      - Kill the container instead of asking it to stop.
+    type: bool
+    default: false
+    aliases: [forcekill]
+  kill_signal:
+    description:
+      - The signal that O(force_kill) sends. V(KILL), unless given.
+    type: str
+  keep_volumes:
+    description:
+      - Keep the anonymous volumes of a container that is removed. Named volumes are always kept.
+    type: bool
+    default: true
+  healthy_wait_timeout:
+    description:
+      - How many seconds O(state=healthy) waits. The task fails after that.
+    type: float
+    default: 300
+  stop_timeout:
+    description:
+      - How many seconds a container has to stop after the stop signal before it is killed. V(-1) waits as long as it
+        takes.
+      - It never makes a difference between the task and the container.
+    type: int
+  command:
+    description:
+      - The command to run, a list of words or a string that is split into words as a shell would, without expanding
+        anything. The image has the default.
+      - Changing it replaces the container.
+    type: raw
+  entrypoint:
+    description:
+      - The program that O(command) is handed to. The image has the default.
+      - Changing it replaces the container.
+    type: list
+    elements: str
+  env:
+    description:
+      - Environment variables, beside those of the image. Quote numbers and booleans, so that YAML does not change how
+        they are written.
+      - Changing it replaces the container.
+    type: dict
+  env_file:
+    description:
+      - A file on the target with more of them, one C(NAME=VALUE) a line. O(env) wins.
+    type: path
+  labels:
+    description:
+      - Labels, beside those of the image.
+      - Changed on the running container.
+    type: dict
+  hostname:
+    description:
+      - Host name inside the container. Its short ID, unless given.
+      - Changing it replaces the container.
+    type: str
+  domainname:
+    description:
+      - Domain name inside the container.
+      - Changing it replaces the container.
+    type: str
+  user:
+    description:
+      - Who runs the command, C(user[:group]) by name or number as the container knows them.
+      - Changing it replaces the container.
+    type: str
+  groups:
+    description:
+      - More groups for that user, by name or number as the container knows them.
+      - Changing it replaces the container.
+    type: list
+    elements: str
+  working_dir:
+    description:
+      - Directory to run the command in. Made when it is missing.
+      - Changing it replaces the container.
+    type: str
+  tty:
+    description:
+      - Give the command a terminal.
+      - Changing it replaces the container.
+    type: bool
+  interactive:
+    description:
+      - Keep its standard input open.
+      - Changing it replaces the container.
+    type: bool
+  init:
+    description:
+      - Run a small init as PID 1 that forwards signals and collects orphaned processes.
+      - Changing it replaces the container.
+    type: bool
+  network_mode:
+    description:
+      - V(bridge) is the default network, V(host) the network of the target itself, V(none) no network but loopback,
+        V(container:NAME) the network of another container, and anything else the name of a network.
+      - Without it, the first of O(networks) counts, or else V(bridge).
+      - Changing it replaces the container.
+    type: str
+  networks:
+    description:
+      - Networks to connect the container to.
+      - Changed on the running container.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the network.
+        type: str
+        required: true
+      aliases:
+        description: More names that the network's other containers find this one by.
+        type: list
+        elements: str
+      ipv4_address:
+        description: The container's IPv4 address in the network. A free one, unless given.
+        type: str
+      ipv6_address:
+        description: The container's IPv6 address in the network. A free one, unless given.
+        type: str
+      mac_address:
+        description: The MAC address of its interface.
+        type: str
+  published_ports:
+    description:
+      - Ports of the container that the host passes on, each as C([[ADDRESS:]PORT:]CONTAINER_PORT[/PROTOCOL]). Ranges
+        such as V(8000-8009:9000-9009) are possible, IPv6 addresses stand in brackets.
+      - Without a host port, the engine chooses a free one and keeps it.
+      - Changed on the running container.
+    type: list
+    elements: str
+    aliases: [ports]
+  exposed_ports:
+    description:
+      - Ports that the container says it listens on, each as C(PORT[/PROTOCOL]). Information only.
+      - Changed on the running container.
+    type: list
+    elements: str
+    aliases: [exposed, expose]
+  dns_servers:
+    description:
+      - DNS servers to use instead of those of the host.
+      - Changing it replaces the container.
+    type: list
+    elements: str
+  dns_opts:
+    description:
+      - Options for C(resolv.conf).
+      - Changing it replaces the container.
+    type: list
+    elements: str
+  dns_search_domains:
+    description:
+      - Search domains for C(resolv.conf).
+      - Changing it replaces the container.
+    type: list
+    elements: str
+  etc_hosts:
+    description:
+      - More names for C(/etc/hosts), each with its address. The address V(host-gateway) is the host as the container
+        sees it.
+      - Changing it replaces the container.
+    type: dict
+  volumes:
+    description:
+      - Mounts in short form, each as C([SOURCE:]TARGET[:FLAGS]). A source that begins with C(/) is a directory or
+        file on the target, which is made as a directory when missing. Any other source is the name of a volume.
+        Without a source the volume is anonymous.
+      - Flags are V(ro), V(rw), V(nocopy), and the propagations V(private), V(rprivate), V(shared), V(rshared),
+        V(slave), V(rslave), separated by commas.
+      - Changing it replaces the container.
+    type: list
+    elements: str
+  mounts:
+    description:
+      - Mounts in long form. Together with O(volumes) and O(tmpfs) they are one list, so moving an entry from one form
+        to the other changes nothing.
+      - Changing it replaces the container.
+    type: list
+    elements: dict
+    suboptions:
+      target:
+        description: Path in the container.
+        type: str
+        required: true
+      source:
+        description:
+          - Path on the target for O(mounts[].type=bind), which must exist. Name of a volume for
+            O(mounts[].type=volume); without one the volume is anonymous.
+        type: str
+      type:
+        description: What is mounted.
+        type: str
+        choices: [bind, tmpfs, volume]
+        default: volume
+      read_only:
+        description: Mount it read-only, with everything mounted below it.
+        type: bool
+      propagation:
+        description: How mounts made later travel between host and container. For O(mounts[].type=bind).
+        type: str
+        choices: [private, rprivate, shared, rshared, slave, rslave]
+      no_copy:
+        description:
+          - Leave a new volume empty instead of filling it with what the image has at O(mounts[].target). For
+            O(mounts[].type=volume).
+        type: bool
+      tmpfs_size:
+        description: Largest size, such as V(64m). For O(mounts[].type=tmpfs).
+        type: str
+      tmpfs_mode:
+        description: File mode of its root in octal, quoted, such as V("1777"). For O(mounts[].type=tmpfs).
+        type: str
+  tmpfs:
+    description:
+      - Mounts of memory in short form, each as C(TARGET[:OPTION,...]) with options such as V(size=64m), V(mode=1770),
+        V(exec).
+      - Changing it replaces the container.
+    type: list
+    elements: str
+  read_only:
+    description:
+      - Make the root file system read-only.
+      - Changing it replaces the container.
+    type: bool
+  shm_size:
+    description:
+      - Size of C(/dev/shm), such as V(64m), which is also the default.
+      - Changing it replaces the container.
+    type: str
+  devices:
+    description:
+      - Devices of the host, each as C(HOST[:CONTAINER[:PERMISSIONS]]) with permissions of V(r), V(w), V(m).
+      - Changing it replaces the container.
+    type: list
+    elements: str
+  memory:
+    description:
+      - Largest amount of memory, such as V(512m) or V(2g).
+      - Changed on the running container.
+    type: str
+  memory_swap:
+    description:
+      - Largest amount of memory and swap together. V(-1) is unlimited. Twice O(memory), unless given.
+      - Changed on the running container.
+    type: str
+  memory_reservation:
+    description:
+      - Memory that the kernel tries to leave the container when memory is short.
+      - Changed on the running container.
+    type: str
+  cpus:
+    description:
+      - How many processors it may keep busy, such as V(1.5).
+      - Changed on the running container.
+    type: float
+  cpu_shares:
+    description:
+      - Weight against other containers when processors are short, 2 to 262144. 1024 is what a container has unless
+        given.
+      - Changed on the running container.
+    type: int
+  cpuset_cpus:
+    description:
+      - Processors it may run on, such as V(0-3,5).
+      - Changed on the running container.
+    type: str
+  cpuset_mems:
+    description:
+      - Memory nodes it may use, such as V(0-1).
+      - Changed on the running container.
+    type: str
+  pids_limit:
+    description:
+      - Largest number of processes and threads. V(-1) is unlimited.
+      - Changed on the running container.
+    type: int
+  oom_score_adj:
+    description:
+      - How willingly the kernel kills it when memory is out, -1000 to 1000.
+      - Changing it replaces the container.
+    type: int
+  capabilities:
+    description:
+      - Capabilities beside the default ones, with or without C(CAP_). V(ALL) is all of them.
+      - Changing it replaces the container.
+    type: list
+    elements: str
+  cap_drop:
+    description:
+      - Capabilities to take away. V(ALL) is all of them.
+      - Changing it replaces the container.
+    type: list
+    elements: str
+  privileged:
+    description:
+      - Give the container everything that root on the host can do, and all devices. It is no protection for the host
+        any more.
+      - Changing it replaces the container.
+    type: bool
+  security_opts:
+    description:
+      - More about what it may do. V(no-new-privileges), V(seccomp=unconfined), V(seccomp=PATH) with a profile in
+        Docker's format on the target, V(apparmor=PROFILE), V(systempaths=unconfined).
+      - Changing it replaces the container.
+    type: list
+    elements: str
+  ulimits:
+    description:
+      - Resource limits of its processes, each as C(NAME:SOFT[:HARD]).
+      - Changing it replaces the container.
+    type: list
+    elements: str
+  sysctls:
+    description:
+      - Kernel settings of its own namespaces. Settings of the whole host are refused.
+      - Changing it replaces the container.
+    type: dict
+  restart_policy:
+    description:
+      - When the container is started again after it ended. V(always) and V(unless-stopped) also start it after a
+        reboot of the host, the latter unless it had been stopped.
+      - Changed on the running container.
+    type: str
+    choices: ["no", always, on-failure, unless-stopped]
+  restart_retries:
+    description:
+      - How often V(on-failure) tries. Without it there is no end.
+      - Changed on the running container.
+    type: int
+  stop_signal:
+    description:
+      - Signal that asks the container to stop. The image has the default, or else it is V(TERM).
+      - Changed on the running container.
+    type: str
+  healthcheck:
+    description:
+      - How to tell that it works. Parts that are not given are the image's.
+      - Changed on the running container.
+    type: dict
+    suboptions:
+      test:
+        description:
+          - A list that begins with V(CMD) or V(CMD-SHELL), or V([NONE]) for none, or a string for a shell.
+        type: raw
+      interval:
+        description: Time between two checks, such as V(30s) or V(1m30s).
+        type: str
+      timeout:
+        description: Time after which a check counts as failed.
+        type: str
+      start_period:
+        description: Time after the start in which failures don't count.
+        type: str
+      start_interval:
+        description: Time between two checks during O(healthcheck.start_period).
+        type: str
+      retries:
+        description: How many failures in a row make it unhealthy.
+        type: int
+  log_driver:
+    description:
+      - Where its output goes. V(json-file) keeps it for M(wharf.engine.container_logs), V(none) throws it away.
+      - Changing it replaces the container.
+    type: str
+    choices: [json-file, none]
+  log_options:
+    description:
+      - Options of the O(log_driver). V(max-size) and V(max-file) make it start a new file when one is full.
+      - Changed on the running container.
+    type: dict
+    aliases: [log_opt]
+
+seealso:
+  - module: wharf.engine.container_info
+  - module: wharf.engine.container_exec
+  - module: wharf.engine.container_logs
+  - module: wharf.engine.image
+  - module: community.docker.docker_container
+    description: Options that both have mean the same, with the exceptions listed in C(docs/differences.md).
+"""
+
+EXAMPLES = r"""
+---
+- name: A web server
+  wharf.engine.container:
+    name: web
+    image: docker.io/library/nginx:1.29
+    published_ports:
+      - 8080:80
+    volumes:
+      - /srv/www:/usr/share/nginx/html:ro
+    memory: 128m
+    restart_policy: unless-stopped
+
+- name: A database that other containers find as db, and that must answer before the play goes on
+  wharf.engine.container:
+    name: postgres
+    image: docker.io/library/postgres:17
+    state: healthy
+    env:
+      POSTGRES_PASSWORD: "{{ postgres_password }}"
+    networks:
+      - name: shop
+        aliases: [db]
+    mounts:
+      - target: /var/lib/postgresql/data
+        source: data
+    healthcheck:
+      test: pg_isready -U postgres
+      interval: 5s
+
+- name: Stop it and leave its configuration alone
+  wharf.engine.container:
+    name: web
+    state: stopped
+
+- name: Remove it
+  wharf.engine.container:
+    name: web
+    state: absent
+"""
+
+RETURN = r"""
+---
+container:
+  description: The container in the shape of C(docker inspect). Empty when there is none.
+  returned: success
+  type: dict
+  sample:
+    Id: 3f1c2b4a59687786a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f00f1e
+    Name: /web
+    Image: sha256:0b3b1a1d2a9f3d6d6b5a4c3b2a190817263544536271809f8e7d6c5b4a392817
+    State: {Status: running, Running: true, Pid: 4242, ExitCode: 0}
+    Config:
+      Image: nginx:1.29
+      Cmd: [nginx, -g, "daemon off;"]
+      Labels: {app: shop}
+    HostConfig:
+      Memory: 134217728
+      RestartPolicy: {Name: unless-stopped, MaximumRetryCount: 0}
+    NetworkSettings:
+      Networks:
+        shop: {IPAddress: 172.18.0.2}
+      Ports:
+        80/tcp: [{HostIp: 0.0.0.0, HostPort: "8080"}]
+actions:
+  description:
+    - What was done, or in check mode what would be done, in this order.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    how:
+      description:
+        - How the difference is made good. V(create), V(remove), V(replace), V(live) (the running object is changed),
+          V(start), V(stop), V(pull), and others.
+      type: str
+      sample: live
+    kind:
+      description: What kind of object.
+      type: str
+      sample: container
+    name:
+      description: Which one.
+      type: str
+      sample: web
+    why:
+      description:
+        - V(asked) when the task asks for something else than last time, V(drift) when the host has something else
+          than the task asked for, or a few words.
+      type: str
+      sample: asked
+    detail:
+      description: The option with its values before and after, where there is one.
+      type: dict
+      sample: {"option": "memory", "before": 67108864, "after": 134217728}
+error:
+  description:
+    - What went wrong, for playbooks to act on. RV(msg) says it in a sentence.
+  returned: failure
+  type: dict
+  contains:
+    kind:
+      description:
+        - The kind of failure, one of a fixed set, such as V(usage), V(not_found), V(conflict), V(in_use), V(kernel),
+          V(disk_full), V(start), V(unhealthy), V(registry), V(auth), V(integrity), V(timeout), V(internal).
+      type: str
+      sample: conflict
+    step:
+      description: The step of the engine that failed.
+      type: str
+      sample: publish_port
+    subject:
+      description: The object it happened to.
+      type: str
+      sample: container web
+    path:
+      description: The option, file or reference at fault.
+      type: str
+      sample: published_ports[0]
+    errno:
+      description: The kernel's error number, if it was the kernel that refused.
+      type: int
+      sample: 98
+    hint:
+      description: What can be done about it.
+      type: str
+      sample: Choose another host port.
+msg:
+  description: What went wrong, on what, and why, in a sentence.
+  returned: failure
+  type: str
+  sample: "published_ports[0]: 127.0.0.1:8080/tcp is in use by container web"
+"""
+
+from ansible_collections.wharf.engine.plugins.module_utils._args import container
+from ansible_collections.wharf.engine.plugins.module_utils._delivery import run
+
+
+def main() -> None:
+    run("container", container.CONFIG, container.OPERATION)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: container_exec
+version_added: 0.1.0
+short_description: Run a command in a container
+description:
+  - Run a command in a running container, with the container's own limits, capabilities and file system.
+author:
+  - The wharf.engine authors (@wharf-engine)
+extends_documentation_fragment:
+  - wharf.engine._attributes
+  - wharf.engine._engine
+attributes:
+  check_mode:
+    support: none
+    details:
+      - The command is not run; the module says so and reports a change.
+  diff_mode:
+    support: N/A
+    details:
+      - What the command changes is not known.
+  idempotent:
+    support: N/A
+    details:
+      - Whether running it again changes anything depends on the command.
+
+options:
+  container:
+    description: Name or ID of the container.
+    type: str
+    required: true
+    aliases: [name]
+  argv:
+    description: The command as a list of words. Either this or O(command) is required.
+    type: list
+    elements: str
+  command:
+    description: The command as a string, which is split into words as a shell would, without expanding anything.
+    type: str
+  chdir:
+    description: Directory in the container to run it in. The container's own, unless given.
+    type: str
+  detach:
+    description: Leave the command running and do not wait for it.
+    type: bool
+    default: false
+  user:
+    description:
+      - Who runs it, C(user[:group]) by name or number as the container knows them. The container's own, unless
+        given.
+    type: str
+  stdin:
+    description: What the command finds on its standard input.
+    type: str
+  stdin_add_newline:
+    description: Add a newline to O(stdin).
+    type: bool
+    default: true
+  strip_empty_ends:
+    description: Remove empty lines from the end of what it wrote.
+    type: bool
+    default: true
+  tty:
+    description: Give it a terminal. Standard error then comes with standard output.
+    type: bool
+    default: false
+  env:
+    description: Environment variables, beside those of the container.
+    type: dict
+  timeout:
+    description: How many seconds it may take. It is killed and the task fails after that.
+    type: float
+seealso:
+  - module: wharf.engine.container
+  - module: wharf.engine.container_logs
+"""
+
+EXAMPLES = r"""
+---
+- name: Reload the web server
+  wharf.engine.container_exec:
+    container: web
+    argv: [nginx, -s, reload]
+
+- name: Ask the database
+  wharf.engine.container_exec:
+    container: postgres
+    command: psql -U postgres -At
+    stdin: select count(*) from orders;
+  register: orders
+  changed_when: false
+"""
+
+RETURN = r"""
+---
+stdout:
+  description: What the command wrote to its standard output.
+  returned: success and O(detach=false)
+  type: str
+  sample: "42"
+stderr:
+  description: What the command wrote to its standard error.
+  returned: success and O(detach=false)
+  type: str
+  sample: ""
+rc:
+  description: The command's exit code. The task does not fail because of it; see C(failed_when).
+  returned: success and O(detach=false)
+  type: int
+  sample: 0
+exec_id:
+  description: ID of the running command.
+  returned: success and O(detach=true)
+  type: str
+  sample: 9c1d2e3f4a5b69788796a5b4c3d2e1f09c1d2e3f4a5b69788796a5b4c3d2e1f0
+error:
+  description:
+    - What went wrong, for playbooks to act on. RV(msg) says it in a sentence.
+  returned: failure
+  type: dict
+  contains:
+    kind:
+      description:
+        - The kind of failure, one of a fixed set, such as V(usage), V(not_found), V(conflict), V(in_use), V(kernel),
+          V(disk_full), V(start), V(unhealthy), V(registry), V(auth), V(integrity), V(timeout), V(internal).
+      type: str
+      sample: conflict
+    step:
+      description: The step of the engine that failed.
+      type: str
+      sample: publish_port
+    subject:
+      description: The object it happened to.
+      type: str
+      sample: container web
+    path:
+      description: The option, file or reference at fault.
+      type: str
+      sample: published_ports[0]
+    errno:
+      description: The kernel's error number, if it was the kernel that refused.
+      type: int
+      sample: 98
+    hint:
+      description: What can be done about it.
+      type: str
+      sample: Choose another host port.
+msg:
+  description: What went wrong, on what, and why, in a sentence.
+  returned: failure
+  type: str
+  sample: "published_ports[0]: 127.0.0.1:8080/tcp is in use by container web"
+"""
+
+from ansible_collections.wharf.engine.plugins.module_utils._args import container
+from ansible_collections.wharf.engine.plugins.module_utils._delivery import run
+
+
+def main() -> None:
+    run(
+        "container_exec",
+        container.EXEC,
+        mutually_exclusive=[("argv", "command")],
+        required_one_of=[("argv", "command")],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: container_info
+version_added: 0.1.0
+short_description: Look at containers
+description:
+  - Return one container, or all.
+author:
+  - The wharf.engine authors (@wharf-engine)
+extends_documentation_fragment:
+  - wharf.engine._attributes
+  - wharf.engine._attributes.INFO
+  - wharf.engine._engine
+  - wharf.engine._engine.QUERY
+
+options:
+  name:
+    description: Name or ID of the container. Without it, all containers are returned.
+    type: str
+seealso:
+  - module: wharf.engine.container
+"""
+
+EXAMPLES = r"""
+---
+- name: Look at one container
+  wharf.engine.container_info:
+    name: web
+  register: web
+
+- name: Say whether it runs
+  ansible.builtin.debug:
+    msg: "{{ web.container.State.Status if web.exists else 'There is no such container' }}"
+
+- name: Addresses of all containers in the network shop
+  wharf.engine.container_info:
+    query: "[?NetworkSettings.Networks.shop].[Name, NetworkSettings.Networks.shop.IPAddress]"
+"""
+
+RETURN = r"""
+---
+exists:
+  description: Whether there is a container called O(name).
+  returned: when O(name) is given
+  type: bool
+  sample: true
+container:
+  description: The container in the shape of C(docker inspect), or what O(query) made of it. Empty when there is none.
+  returned: when O(name) is given
+  type: raw
+  sample:
+    Id: 3f1c2b4a59687786a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f00f1e
+    Name: /web
+    Image: sha256:0b3b1a1d2a9f3d6d6b5a4c3b2a190817263544536271809f8e7d6c5b4a392817
+    State: {Status: running, Running: true, Pid: 4242, ExitCode: 0}
+    Config:
+      Image: nginx:1.29
+      Cmd: [nginx, -g, "daemon off;"]
+      Labels: {app: shop}
+    HostConfig:
+      Memory: 134217728
+      RestartPolicy: {Name: unless-stopped, MaximumRetryCount: 0}
+    NetworkSettings:
+      Networks:
+        shop: {IPAddress: 172.18.0.2}
+      Ports:
+        80/tcp: [{HostIp: 0.0.0.0, HostPort: "8080"}]
+containers:
+  description: All containers, in the shape of RV(container), or what O(query) made of the list.
+  returned: when O(name) is not given
+  type: raw
+  sample: []
+error:
+  description:
+    - What went wrong, for playbooks to act on. RV(msg) says it in a sentence.
+  returned: failure
+  type: dict
+  contains:
+    kind:
+      description:
+        - The kind of failure, one of a fixed set, such as V(usage), V(not_found), V(conflict), V(in_use), V(kernel),
+          V(disk_full), V(start), V(unhealthy), V(registry), V(auth), V(integrity), V(timeout), V(internal).
+      type: str
+      sample: conflict
+    step:
+      description: The step of the engine that failed.
+      type: str
+      sample: publish_port
+    subject:
+      description: The object it happened to.
+      type: str
+      sample: container web
+    path:
+      description: The option, file or reference at fault.
+      type: str
+      sample: published_ports[0]
+    errno:
+      description: The kernel's error number, if it was the kernel that refused.
+      type: int
+      sample: 98
+    hint:
+      description: What can be done about it.
+      type: str
+      sample: Choose another host port.
+msg:
+  description: What went wrong, on what, and why, in a sentence.
+  returned: failure
+  type: str
+  sample: "published_ports[0]: 127.0.0.1:8080/tcp is in use by container web"
+"""
+
+from ansible_collections.wharf.engine.plugins.module_utils._args import container
+from ansible_collections.wharf.engine.plugins.module_utils._delivery import run
+
+
+def main() -> None:
+    run("container_info", container.INFO)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: container_logs
+version_added: 0.1.0
+short_description: Read what a container wrote
+description:
+  - Return what a container wrote to its standard output and standard error, whether it runs or not.
+author:
+  - The wharf.engine authors (@wharf-engine)
+extends_documentation_fragment:
+  - wharf.engine._attributes
+  - wharf.engine._attributes.INFO
+  - wharf.engine._engine
+
+options:
+  name:
+    description: Name or ID of the container.
+    type: str
+    required: true
+  tail:
+    description: Only so many of the last lines.
+    type: int
+  since:
+    description: Only what was written at or after this time, in RFC 3339 or as a duration before now, such as V(10m).
+    type: str
+  until:
+    description: Only what was written before this time, in RFC 3339 or as a duration before now, such as V(10m).
+    type: str
+  stdout:
+    description: Return standard output.
+    type: bool
+    default: true
+  stderr:
+    description: Return standard error.
+    type: bool
+    default: true
+  timestamps:
+    description: Begin every line with the time it was written.
+    type: bool
+    default: false
+seealso:
+  - module: wharf.engine.container
+"""
+
+EXAMPLES = r"""
+---
+- name: The last words of a container
+  wharf.engine.container_logs:
+    name: web
+    tail: 20
+  register: logs
+
+- name: Errors of the last hour
+  wharf.engine.container_logs:
+    name: web
+    since: 1h
+    stdout: false
+    timestamps: true
+"""
+
+RETURN = r"""
+---
+stdout:
+  description: What the container wrote to its standard output.
+  returned: success and O(stdout=true)
+  type: str
+  sample: |
+    listening on port 80
+stderr:
+  description: What the container wrote to its standard error.
+  returned: success and O(stderr=true)
+  type: str
+  sample: ""
+error:
+  description:
+    - What went wrong, for playbooks to act on. RV(msg) says it in a sentence.
+  returned: failure
+  type: dict
+  contains:
+    kind:
+      description:
+        - The kind of failure, one of a fixed set, such as V(usage), V(not_found), V(conflict), V(in_use), V(kernel),
+          V(disk_full), V(start), V(unhealthy), V(registry), V(auth), V(integrity), V(timeout), V(internal).
+      type: str
+      sample: conflict
+    step:
+      description: The step of the engine that failed.
+      type: str
+      sample: publish_port
+    subject:
+      description: The object it happened to.
+      type: str
+      sample: container web
+    path:
+      description: The option, file or reference at fault.
+      type: str
+      sample: published_ports[0]
+    errno:
+      description: The kernel's error number, if it was the kernel that refused.
+      type: int
+      sample: 98
+    hint:
+      description: What can be done about it.
+      type: str
+      sample: Choose another host port.
+msg:
+  description: What went wrong, on what, and why, in a sentence.
+  returned: failure
+  type: str
+  sample: "published_ports[0]: 127.0.0.1:8080/tcp is in use by container web"
+"""
+
+from ansible_collections.wharf.engine.plugins.module_utils._args import container
+from ansible_collections.wharf.engine.plugins.module_utils._delivery import run
+
+
+def main() -> None:
+    run("container_logs", container.LOGS)
+
+
+if __name__ == "__main__":
+    main()

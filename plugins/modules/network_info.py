@@ -1,0 +1,134 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: network_info
+version_added: 0.1.0
+short_description: Look at networks
+description:
+  - Return one network, or all.
+author:
+  - The wharf.engine authors (@wharf-engine)
+extends_documentation_fragment:
+  - wharf.engine._attributes
+  - wharf.engine._attributes.INFO
+  - wharf.engine._engine
+  - wharf.engine._engine.QUERY
+
+options:
+  name:
+    description: Name or ID of the network. Without it, all networks are returned.
+    type: str
+seealso:
+  - module: wharf.engine.network
+"""
+
+EXAMPLES = r"""
+---
+- name: Look at one network
+  wharf.engine.network_info:
+    name: shop
+  register: shop
+
+- name: Who is connected
+  ansible.builtin.debug:
+    msg: "{{ shop.network.Containers | dict2items | map(attribute='value.Name') }}"
+  when: shop.exists
+
+- name: All subnets
+  wharf.engine.network_info:
+    query: "[].IPAM.Config[].Subnet"
+"""
+
+RETURN = r"""
+---
+exists:
+  description: Whether there is a network called O(name).
+  returned: when O(name) is given
+  type: bool
+  sample: true
+network:
+  description:
+    - The network in the shape of C(docker network inspect), or what O(query) made of it. Empty when there is none.
+  returned: when O(name) is given
+  type: raw
+  sample:
+    Attachable: false
+    ConfigFrom: {"Network": ""}
+    ConfigOnly: false
+    Containers: {}
+    Created: "2026-11-24T03:40:00.123456789Z"
+    Driver: bridge
+    EnableIPv4: true
+    EnableIPv6: false
+    IPAM:
+      Config:
+        - Gateway: 172.18.0.1
+          Subnet: 172.18.0.0/16
+      Driver: default
+      Options: {}
+    Id: 5ad6b8d5b2c4e1f0a3b4c5d6e7f80912a3b4c5d6e7f80912a3b4c5d6e7f80912
+    Ingress: false
+    Internal: false
+    Labels: {}
+    Name: shop
+    Options: {}
+    Scope: local
+networks:
+  description: All networks, in the shape of RV(network), or what O(query) made of the list.
+  returned: when O(name) is not given
+  type: raw
+  sample: []
+error:
+  description:
+    - What went wrong, for playbooks to act on. RV(msg) says it in a sentence.
+  returned: failure
+  type: dict
+  contains:
+    kind:
+      description:
+        - The kind of failure, one of a fixed set, such as V(usage), V(not_found), V(conflict), V(in_use), V(kernel),
+          V(disk_full), V(start), V(unhealthy), V(registry), V(auth), V(integrity), V(timeout), V(internal).
+      type: str
+      sample: conflict
+    step:
+      description: The step of the engine that failed.
+      type: str
+      sample: publish_port
+    subject:
+      description: The object it happened to.
+      type: str
+      sample: container web
+    path:
+      description: The option, file or reference at fault.
+      type: str
+      sample: published_ports[0]
+    errno:
+      description: The kernel's error number, if it was the kernel that refused.
+      type: int
+      sample: 98
+    hint:
+      description: What can be done about it.
+      type: str
+      sample: Choose another host port.
+msg:
+  description: What went wrong, on what, and why, in a sentence.
+  returned: failure
+  type: str
+  sample: "published_ports[0]: 127.0.0.1:8080/tcp is in use by container web"
+"""
+
+from ansible_collections.wharf.engine.plugins.module_utils._args import network
+from ansible_collections.wharf.engine.plugins.module_utils._delivery import run
+
+
+def main() -> None:
+    run("network_info", network.INFO)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: registry
+version_added: 0.1.0
+short_description: Log in to registries
+description:
+  - Keep or remove the credentials that the engine uses for a registry on this target.
+  - Credentials are verified with the registry before they are kept, in a file that only root can read.
+author:
+  - The wharf.engine authors (@wharf-engine)
+extends_documentation_fragment:
+  - wharf.engine._attributes
+  - wharf.engine._attributes.STATE
+  - wharf.engine._engine
+  - wharf.engine._engine.TRANSPORT
+
+options:
+  registry_url:
+    description: Host name of the registry, with a port if it is not the usual one.
+    type: str
+    default: docker.io
+    aliases: [registry, url]
+  username:
+    description: Name to log in with. Required with O(state=present).
+    type: str
+    aliases: [user]
+  password:
+    description: Password or access token. Required with O(state=present).
+    type: str
+  reauthorize:
+    description: Ask the registry whether the credentials are still good even if they are the same as last time.
+    type: bool
+    default: false
+    aliases: [reauth]
+  state:
+    description:
+      - With V(present) the credentials are kept.
+      - With V(absent) there are none for this registry.
+    type: str
+    choices: [absent, present]
+    default: present
+  timeout:
+    description: How many seconds the registry may keep silent before the task fails.
+    type: float
+    default: 60
+seealso:
+  - module: wharf.engine.registry_info
+  - module: wharf.engine.image
+"""
+
+EXAMPLES = r"""
+---
+- name: Log in
+  wharf.engine.registry:
+    registry_url: registry.example.com
+    username: deploy
+    password: "{{ registry_password }}"
+
+- name: Log out
+  wharf.engine.registry:
+    registry_url: registry.example.com
+    state: absent
+"""
+
+RETURN = r"""
+---
+registry:
+  description: The registry and the name that is logged in there.
+  returned: success
+  type: dict
+  sample: {"registry_url": "registry.example.com", "username": "deploy", "logged_in": true}
+actions:
+  description:
+    - What was done, or in check mode what would be done, in this order.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    how:
+      description:
+        - How the difference is made good. V(create), V(remove), V(replace), V(live) (the running object is changed),
+          V(start), V(stop), V(pull), and others.
+      type: str
+      sample: live
+    kind:
+      description: What kind of object.
+      type: str
+      sample: container
+    name:
+      description: Which one.
+      type: str
+      sample: web
+    why:
+      description:
+        - V(asked) when the task asks for something else than last time, V(drift) when the host has something else
+          than the task asked for, or a few words.
+      type: str
+      sample: asked
+    detail:
+      description: The option with its values before and after, where there is one.
+      type: dict
+      sample: {"option": "memory", "before": 67108864, "after": 134217728}
+error:
+  description:
+    - What went wrong, for playbooks to act on. RV(msg) says it in a sentence.
+  returned: failure
+  type: dict
+  contains:
+    kind:
+      description:
+        - The kind of failure, one of a fixed set, such as V(usage), V(not_found), V(conflict), V(in_use), V(kernel),
+          V(disk_full), V(start), V(unhealthy), V(registry), V(auth), V(integrity), V(timeout), V(internal).
+      type: str
+      sample: conflict
+    step:
+      description: The step of the engine that failed.
+      type: str
+      sample: publish_port
+    subject:
+      description: The object it happened to.
+      type: str
+      sample: container web
+    path:
+      description: The option, file or reference at fault.
+      type: str
+      sample: published_ports[0]
+    errno:
+      description: The kernel's error number, if it was the kernel that refused.
+      type: int
+      sample: 98
+    hint:
+      description: What can be done about it.
+      type: str
+      sample: Choose another host port.
+msg:
+  description: What went wrong, on what, and why, in a sentence.
+  returned: failure
+  type: str
+  sample: "published_ports[0]: 127.0.0.1:8080/tcp is in use by container web"
+"""
+
+from ansible_collections.wharf.engine.plugins.module_utils._args import image
+from ansible_collections.wharf.engine.plugins.module_utils._delivery import run
+
+
+def main() -> None:
+    run(
+        "registry",
+        image.REGISTRY,
+        image.TRANSPORT,
+        required_if=[("state", "present", ("username", "password"))],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: registry_info
+version_added: 0.1.0
+short_description: Look at registries
+description:
+  - Say whether a registry can be reached from the target and whether the engine has credentials for it.
+  - With O(name), list the tags of a repository.
+author:
+  - The wharf.engine authors (@wharf-engine)
+extends_documentation_fragment:
+  - wharf.engine._attributes
+  - wharf.engine._attributes.INFO
+  - wharf.engine._engine
+  - wharf.engine._engine.QUERY
+  - wharf.engine._engine.TRANSPORT
+
+options:
+  registry_url:
+    description: Host name of the registry, with a port if it is not the usual one.
+    type: str
+    default: docker.io
+    aliases: [registry, url]
+  name:
+    description: A repository in the registry.
+    type: str
+  timeout:
+    description: How many seconds the registry may keep silent before the task fails.
+    type: float
+    default: 60
+seealso:
+  - module: wharf.engine.registry
+"""
+
+EXAMPLES = r"""
+---
+- name: Can the target reach the registry
+  wharf.engine.registry_info:
+    registry_url: registry.example.com
+
+- name: Tags of a repository
+  wharf.engine.registry_info:
+    registry_url: registry.example.com
+    name: shop
+"""
+
+RETURN = r"""
+---
+registry:
+  description: The registry, or what O(query) made of it.
+  returned: success
+  type: raw
+  sample: {"registry_url": "registry.example.com", "reachable": true, "logged_in": true, "username": "deploy"}
+error:
+  description:
+    - What went wrong, for playbooks to act on. RV(msg) says it in a sentence.
+  returned: failure
+  type: dict
+  contains:
+    kind:
+      description:
+        - The kind of failure, one of a fixed set, such as V(usage), V(not_found), V(conflict), V(in_use), V(kernel),
+          V(disk_full), V(start), V(unhealthy), V(registry), V(auth), V(integrity), V(timeout), V(internal).
+      type: str
+      sample: conflict
+    step:
+      description: The step of the engine that failed.
+      type: str
+      sample: publish_port
+    subject:
+      description: The object it happened to.
+      type: str
+      sample: container web
+    path:
+      description: The option, file or reference at fault.
+      type: str
+      sample: published_ports[0]
+    errno:
+      description: The kernel's error number, if it was the kernel that refused.
+      type: int
+      sample: 98
+    hint:
+      description: What can be done about it.
+      type: str
+      sample: Choose another host port.
+msg:
+  description: What went wrong, on what, and why, in a sentence.
+  returned: failure
+  type: str
+  sample: "published_ports[0]: 127.0.0.1:8080/tcp is in use by container web"
+"""
+
+from ansible_collections.wharf.engine.plugins.module_utils._args import image
+from ansible_collections.wharf.engine.plugins.module_utils._delivery import run
+
+
+def main() -> None:
+    run("registry_info", image.REGISTRY_INFO, image.TRANSPORT)
+
+
+if __name__ == "__main__":
+    main()
