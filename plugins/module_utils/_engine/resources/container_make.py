@@ -175,7 +175,6 @@ def free_port(host_ip: str, protocol: str) -> int:
 
 def write_files(task: Task, record: ContainerRecord) -> None:
     """``config.json``, ``run.json``, hosts, hostname and resolv.conf, from the row alone."""
-    from ..network import files
     from ..runtime import spec as oci
 
     image = task.store.images.get(record.image_id)
@@ -190,7 +189,7 @@ def write_files(task: Task, record: ContainerRecord) -> None:
         )
     directory, spec = task.paths.container(record.id), record.spec
     hostname = container_hostname(task, record)
-    files.write(task.paths, task.store, record, hostname)
+    _write_etc(task, record, hostname, directory + "/files")
     context = {
         "id": record.id,
         "name": record.name,
@@ -198,11 +197,60 @@ def write_files(task: Task, record: ContainerRecord) -> None:
         "files_dir": directory + "/files",
         "hostname": hostname,
         "cgroup": cgroup_path(task, record.id),
-        "mounts": [_host_mount(task, mount) for mount in record.resolved["mounts"]],
+        "volumes": [_host_mount(task, mount) for mount in record.resolved["mounts"] if mount["type"] != "tmpfs"],
     }
     config = oci.generate(spec, image_config(image), context)
     write_json(directory + "/config.json", config)
     write_json(directory + "/run.json", run_settings(task, record, image))
+
+
+def _write_etc(task: Task, record: ContainerRecord, hostname: str, directory: str) -> None:
+    """hosts, hostname and resolv.conf as Docker writes them, in place: they are bind-mounted where the container runs."""
+    from ..network import files
+
+    spec = record.spec
+    mode = spec.get("network_mode", "")
+    shared = shared_container(task, mode) if mode.startswith("container:") else None
+    host = files.host_resolver()
+    endpoints = task.store.networks.endpoints(container_id=record.id)
+    networks = [task.store.networks.get(endpoint.network_id) for endpoint in endpoints]
+    addresses = [address for endpoint in endpoints for address in (endpoint.ipv4, endpoint.ipv6) if address]
+    gateway = next((s["gateway"] for n in networks if n for s in n.subnets if s.get("gateway")), "")
+    texts = {
+        "hostname": hostname + "\n",
+        "hosts": files.hosts_text(
+            hostname,
+            addresses,
+            domainname=spec.get("domainname", ""),
+            extra=spec.get("etc_hosts", {}),
+            host_gateway=gateway,
+        ),
+        "resolv.conf": files.resolv_text(
+            host,
+            internal=any(network is not None and network.name != "bridge" for network in networks),
+            dns_servers=spec.get("dns_servers", ()),
+            search=spec.get("dns_search_domains"),
+            options=spec.get("dns_opts", ()),
+        ),
+    }
+    if mode == "host":
+        # The host's own, as Docker does, where the task does not say otherwise: loopback resolvers work there.
+        if not spec.get("etc_hosts"):
+            texts["hosts"] = _read("/etc/hosts")
+        if not (spec.get("dns_servers") or spec.get("dns_search_domains") or spec.get("dns_opts")):
+            texts["resolv.conf"] = _read("/etc/resolv.conf")
+    for name, text in texts.items():
+        if shared is not None:
+            text = _read("%s/files/%s" % (task.paths.container(shared.id), name))
+        files.write_in_place("%s/%s" % (directory, name), text)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except FileNotFoundError:  # a host without resolv.conf: an empty one means the same, resolv.conf(5)
+        return ""
 
 
 def container_hostname(task: Task, record: ContainerRecord) -> str:
@@ -278,7 +326,7 @@ def run_settings(task: Task, record: ContainerRecord, image: ImageRecord) -> dic
         "healthcheck": health_settings(spec, config),
         "reserve": reserve_settings(task, record),
         "cgroup": cgroup_path(task, record.id),
-        "user": spec.get("user") or config.get("User") or "",
+        "uid_user": spec.get("user") or config.get("User") or "",
         "groups": spec.get("groups", []),
         "init": bool(spec.get("init")),
         "on_exit": [engine_command("network.service", "release", paths.state, paths.run, record.id)]
