@@ -92,7 +92,7 @@ def test_differences_are_empty_exactly_when_the_wishes_are_equal(a: dict[str, An
     assert not options.differences(CONFIG, one, one, {})
     forth, back = options.differences(CONFIG, one, two, {}), options.differences(CONFIG, two, one, {})
     assert [(d.option, d.before, d.after) for d in forth] == [(d.option, d.after, d.before) for d in back]
-    undone = {key: value for key, value in one.items()}
+    undone = dict(one)
     for difference in forth:
         if difference.after is None:
             del undone[difference.option]

@@ -44,6 +44,16 @@ class Operation:
     def execute(self) -> None:
         self._execute()
 
+    def then(self, more: Callable[[], Any]) -> None:
+        """Let ``more`` follow as part of this operation (storing the wish, waiting for health)."""
+        first = self._execute
+
+        def both() -> None:
+            first()
+            more()
+
+        self._execute = both
+
     def undo(self) -> None:
         if self._undo is not None:
             self._undo()

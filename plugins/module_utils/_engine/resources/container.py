@@ -108,7 +108,7 @@ class _Reconciler:
         self._spec = spec
         self._choice = choice
         self._record = record
-        self._facts = state(task, record) if record else {"status": "absent"}
+        self._facts: dict[str, Any] = state(task, record) if record else {"status": "absent"}
 
     def plan(self) -> None:
         task, plan, record = self._task, self._plan, self._record
@@ -243,9 +243,7 @@ class _Reconciler:
 
         update = LiveUpdate(self._task, record, self._spec, is_running(self._facts))
         update.plan(self._plan, found)
-        last = self._plan.operations[-1]
-        execute = last._execute
-        last._execute = lambda: (execute(), update.store())
+        self._plan.operations[-1].then(update.store)
 
     def _store_ignored(self, record: ContainerRecord) -> None:
         """Options that cannot change behaviour by themselves (stop_timeout) are stored without being a change."""
@@ -290,9 +288,7 @@ class _Reconciler:
             container_run.wait_healthy(task, current(), task.params.get("healthy_wait_timeout"))
 
         if plan.operations:
-            last = plan.operations[-1]
-            execute = last._execute
-            last._execute = lambda: (execute(), wait())
+            plan.operations[-1].then(wait)
         elif not task.check_mode:
             wait()
 

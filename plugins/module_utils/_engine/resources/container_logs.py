@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Optional
 
 from ..errors import NotFound, UsageError
@@ -28,34 +27,29 @@ def run(task: Task) -> dict[str, Any]:
         )
     from ..runtime import logs
 
-    streams = [name for name in ("stdout", "stderr") if params.get(name, True)]
+    streams = tuple(name for name in ("stdout", "stderr") if params.get(name, True))
     if not streams:
         raise UsageError("You must choose at least one of stdout and stderr", step="validate", path="stdout")
     path = task.paths.container(record.id) + "/log"
-    entries = (
-        logs.read(
-            path,
-            since=_moment("since", params.get("since")),
-            until=_moment("until", params.get("until")),
-            tail=params.get("tail"),
-            streams=streams,
-        )
-        if os.path.exists(path)
-        else []
+    records = logs.read(
+        path,
+        since=_moment("since", params.get("since")),
+        until=_moment("until", params.get("until")),
+        tail=params.get("tail"),
+        streams=streams,
     )
-    lines = [{"time": entry.time, "stream": entry.stream, "line": entry.text} for entry in entries]
+    lines = [{"time": r["time"], "stream": r["stream"], "line": r["log"].rstrip("\n")} for r in records]
     shown = [("%s " % line["time"] if params.get("timestamps") else "") + line["line"] for line in lines]
     return {"changed": False, "lines": lines, "stdout_lines": shown, "stdout": "\n".join(shown)}
 
 
-def _moment(option: str, text: Optional[str]) -> Optional[str]:
-    """RFC 3339, a Unix time, or a duration back from now ("10m") as the UTC text that log records carry."""
+def _moment(option: str, text: Optional[str]) -> Optional[float]:
+    """Seconds since the epoch from RFC 3339, a Unix time, or a duration back from now ("10m")."""
     if text is None:
         return None
     import time
 
     from ..reconcile import values
-    from ..timestamps import rfc3339, rfc3339_ns
 
     if "T" in text:
         import datetime
@@ -66,8 +60,8 @@ def _moment(option: str, text: Optional[str]) -> Optional[str]:
             raise values.bad(option, text, "is not a time such as 2026-11-24T02:00:00Z") from None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=datetime.timezone.utc)
-        return rfc3339(moment.timestamp())
+        return moment.timestamp()
     try:
-        return rfc3339(float(text))
+        return float(text)
     except ValueError:
-        return rfc3339_ns(time.time_ns() - values.duration(option, text))
+        return time.time() - values.duration(option, text) / 1e9

@@ -64,7 +64,6 @@ def create(
         if publish:
             publish_ports(task, record)
     directory = paths.container(container_id)
-    _wrap(os.mkdir, directory, 0o700)
     for part, mode in (("files", 0o755), ("upper", 0o755), ("work", 0o700)):
         # upper's root directory is the container's "/": Docker's is 0755 root
         _wrap(os.mkdir, "%s/%s" % (directory, part), mode)
@@ -205,7 +204,7 @@ def write_files(task: Task, record: ContainerRecord) -> None:
 
 
 def _write_etc(task: Task, record: ContainerRecord, hostname: str, directory: str) -> None:
-    """hosts, hostname and resolv.conf as Docker writes them, in place: they are bind-mounted where the container runs."""
+    """hosts, hostname and resolv.conf as Docker writes them; in place, as a running container has them mounted."""
     from ..network import files
 
     spec = record.spec

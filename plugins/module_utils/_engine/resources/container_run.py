@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -71,16 +70,13 @@ def stop(task: Task, record: ContainerRecord, *, kill: bool = False) -> None:
 def remove(task: Task, record: ContainerRecord, *, keep_anonymous: bool = False) -> None:
     """Kill if it runs, take back what it held, forget it. Named volumes stay; anonymous ones go unless kept.
 
-    The row goes before the directory: a directory without a row is litter that recovery clears.
+    The store takes the directory with the row, the row first: a directory without one is litter that recovery clears.
     """
-    from ..storage import trees
-
     if is_running(state(task, record)):
         task.runtime.stop(record.id, 9, 0)
     task.runtime.delete(record.id)
     task.network.release(record.id)
     task.store.containers.remove(record.id)
-    trees.remove(task.paths, task.paths.container(record.id))
     if not keep_anonymous:
         from . import volume
 
@@ -95,9 +91,7 @@ def last_lines(task: Task, record: ContainerRecord, count: int = LAST_LINES) -> 
     from ..runtime import logs
 
     path = task.paths.container(record.id) + "/log"
-    if not os.path.exists(path):
-        return []
-    return [line.text for line in logs.read(path, tail=count)]
+    return [entry["log"].rstrip("\n") for entry in logs.read(path, tail=count)]
 
 
 def wait_healthy(task: Task, record: ContainerRecord, timeout: Optional[float]) -> None:

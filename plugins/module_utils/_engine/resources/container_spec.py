@@ -114,16 +114,16 @@ def signal_number(option: str, text: str) -> int:
 
 
 def _check_networks(spec: dict[str, Any], task: Task) -> None:
-    mode = spec.get("network_mode")
+    mode = spec.get("network_mode", "")
     if mode in ("default", "bridge"):
         mode = spec["network_mode"] = "bridge"
     networks = spec.get("networks", [])
-    if mode in DETACHED_MODES or (mode or "").startswith("container:"):
+    if mode in DETACHED_MODES or mode.startswith("container:"):
         if networks:
             raise bad("network_mode", mode, "cannot be combined with networks", "leave out one of the two")
         if spec.pop("published_ports", None):
             task.warn("Published ports are discarded when using %s network mode" % mode.partition(":")[0])
-    elif mode is not None and all(network["name"] != mode for network in networks):
+    elif mode and all(network["name"] != mode for network in networks):
         networks.insert(0, {"name": mode})
         spec["networks"] = networks
     elif not networks:
@@ -212,13 +212,17 @@ def _seccomp(value: str) -> str:
     return json.dumps(profile, sort_keys=True, separators=(",", ":"))
 
 
+_IPC_SYSCTLS = (
+    "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem",
+    "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced",
+)  # fmt: skip
+
+
 def _check_sysctl(name: str, spec: dict[str, Any]) -> None:
-    ipc = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax")
-    ipc += ("kernel.shmmni", "kernel.shm_rmid_forced")
     if name.startswith("net."):
         if spec.get("network_mode") == "host":
             raise bad("sysctls.%s" % name, spec["sysctls"][name], "cannot be set in the host's network namespace")
-    elif not (name.startswith("fs.mqueue.") or name in ipc):
+    elif not (name.startswith("fs.mqueue.") or name in _IPC_SYSCTLS):
         raise bad("sysctls.%s" % name, spec["sysctls"][name], "is not a namespaced sysctl; it would change the host")
     if "/" in name or ".." in name:
         raise bad("sysctls.%s" % name, spec["sysctls"][name], "is not a sysctl name")

@@ -44,12 +44,25 @@ def wanted(task: Task) -> dict[str, Any]:
     if "labels" in spec:
         spec["labels"] = values.strings("labels", spec["labels"])
     if "ipam_config" in spec:
-        from ..network import ipam
-
-        spec["ipam_config"] = [
-            ipam.canonical("ipam_config[%d]" % index, entry) for index, entry in enumerate(spec["ipam_config"])
-        ]
+        spec["ipam_config"] = [_ipam("ipam_config[%d]" % i, entry) for i, entry in enumerate(spec["ipam_config"])]
     return spec
+
+
+def _ipam(option: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """What was asked, with networks and addresses in canonical form."""
+    from ..network import ipam
+
+    out: dict[str, Any] = {}
+    for key in ("subnet", "iprange"):
+        if entry.get(key):
+            out[key] = str(ipam.parse(entry[key], "%s.%s" % (option, key)))
+    if entry.get("gateway"):
+        out["gateway"] = ipam.to_text(*ipam.to_number(entry["gateway"], option + ".gateway"))
+    if entry.get("aux_addresses"):
+        out["aux_addresses"] = values.strings(option + ".aux_addresses", entry["aux_addresses"])
+    if not out.get("subnet") and out:
+        raise values.bad(option, entry, "has no subnet; gateway, iprange and aux_addresses need one")
+    return out
 
 
 def _plan(task: Task, name: str) -> Plan:
