@@ -62,6 +62,7 @@ _NR_BY_MACHINE = {
         "capset": 126,
         "capget": 125,
         "personality": 135,
+        "eventfd2": 290,
     },
     "aarch64": {
         "bpf": 280,
@@ -71,6 +72,7 @@ _NR_BY_MACHINE = {
         "capset": 91,
         "capget": 90,
         "personality": 92,
+        "eventfd2": 19,
     },
 }
 for _generic in ("riscv64", "loongarch64"):  # asm-generic numbers, as arm64
