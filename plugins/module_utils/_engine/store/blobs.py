@@ -148,6 +148,7 @@ class Blobs:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._pins: dict[str, int] = {}
+        self._pid = os.getpid()
 
     def path(self, digest: str) -> str:
         """Where the blob is or would be."""
@@ -295,8 +296,11 @@ class Blobs:
         """Drop one pin, or all."""
         for name in [digest] if digest is not None else list(self._pins):
             fd = self._pins.pop(name, -1)
-            if fd >= 0:
-                os.close(fd)
+            if fd < 0:
+                continue
+            if self._pid == os.getpid():  # close() alone would leave it to a forked child; in one, it is the parent's
+                fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
 
     def remove(self, digest: str) -> int:
         """Delete unless pinned by another process (then 0 is returned, else the bytes). Doesn't look at images."""

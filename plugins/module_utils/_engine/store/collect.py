@@ -23,13 +23,12 @@ def collect(store: Store) -> dict[str, Any]:
     store.db.sync()
     layers, blobs, trashed = [], [], []
     with store.transaction():
-        store.db.execute(
+        forgotten = store.db.changed(
             "DELETE FROM images WHERE doomed = 1 AND NOT EXISTS"
             " (SELECT 1 FROM containers WHERE containers.image_id = images.id)"
         )
-        doomed_gone = store.db.first("SELECT changes()")
-        if doomed_gone and doomed_gone[0]:
-            store.db.on_commit(store.db.sync)
+    if forgotten:
+        store.db.sync()
     with store.transaction():
         rows = store.db.execute(
             "SELECT chain_id FROM layers WHERE NOT EXISTS"
@@ -48,7 +47,7 @@ def collect(store: Store) -> dict[str, Any]:
                     blobs.append(digest)
                     trashed.append(path)
     freed = sum(scratch.empty(path) for path in trashed)
-    freed += scratch.sweep(store.paths.tmp)[1]
+    freed += scratch.sweep(store.paths.tmp).freed
     store.locks.tidy()
     return {"layers": layers, "blobs": blobs, "bytes": freed}
 

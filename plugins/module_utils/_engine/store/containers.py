@@ -13,7 +13,7 @@ import json
 import os
 from typing import Any, List, Optional
 
-from ..errors import Conflict, NotFound, StateError, UsageError
+from ..errors import Conflict, NotFound, StateError, UsageError, WharfError
 from ..paths import Paths
 from . import scratch
 from .db import Database, Row, dumps
@@ -86,8 +86,15 @@ class Containers:
                 self._db.execute("INSERT INTO containers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(record))
             except Conflict:
                 raise Conflict("Container id %s exists already" % record.id, step="create_container") from None
-            self._db.on_commit(lambda: self.make_directory(record.id))
+            self._db.on_commit(lambda: self._make_or_undo(record.id))
         return record
+
+    def _make_or_undo(self, container_id: str) -> None:
+        try:
+            self.make_directory(container_id)
+        except WharfError:
+            self._db.execute("DELETE FROM containers WHERE id = ?", (container_id,))
+            raise
 
     def make_directory(self, container_id: str) -> None:
         path = self._paths.container(container_id)

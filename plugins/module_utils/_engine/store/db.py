@@ -40,10 +40,12 @@ class Database:
         from _thread import RLock
 
         self.path = path
-        self.fresh = False  # True when this process created the schema
+        self.read_only = False
+        self._closed = False
         self._mutex = RLock()
         self._pid = os.getpid()
         self._depth = 0
+        self._owner = 0  # thread whose transaction is open
         self._durable = False
         self._on_commit: list[Callable[[], None]] = []
         self._on_rollback: list[Callable[[], None]] = []
@@ -62,12 +64,19 @@ class Database:
                 raise WharfError("A database transaction was carried across a fork", step="database")
             self._abandoned.append(self._connection)
             self._connection = None
-            self._pid = os.getpid()
+        if self._closed:
+            raise WharfError("The store was used after it was closed", step="database")
+        self._pid = os.getpid()
         import sqlite3
 
         try:
             connection = sqlite3.connect(
-                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+                self._uri(),
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
+                uri=True,
             )
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA foreign_keys=ON")
@@ -76,7 +85,17 @@ class Database:
         self._connection = connection
         return connection
 
+    def _uri(self) -> str:
+        """On a read-only file system WAL needs help: without a -wal file nothing can change, so none is looked for;
+        with one, SQLite builds the index it cannot write in memory."""
+        name = "file:" + self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        self.read_only = os.path.exists(self.path) and not os.access(os.path.dirname(self.path), os.W_OK)
+        if not self.read_only:
+            return name
+        return name + ("?mode=ro" if os.path.exists(self.path + "-wal") else "?mode=ro&immutable=1")
+
     def close(self) -> None:
+        self._closed = True
         if self._connection is not None and self._pid == os.getpid():
             self._connection.close()
         elif self._connection is not None:
@@ -106,7 +125,6 @@ class Database:
         """Bring the schema up to date, one transaction per version. Idempotent."""
         if self.check_version():
             return
-        self.fresh = self.version() == 0
         self.execute("PRAGMA journal_mode=WAL")
         while not self.check_version():
             with self.transaction(durable=True):
@@ -146,9 +164,19 @@ class Database:
         """``BEGIN IMMEDIATE`` … ``COMMIT``, or a savepoint inside an outer transaction. See ``Transaction``."""
         return Transaction(self, durable)
 
+    def in_transaction(self) -> bool:
+        """Is this thread inside a transaction?"""
+        from _thread import get_ident
+
+        return self._depth > 0 and self._owner == get_ident()
+
+    def data_version(self) -> int:
+        """Another number whenever another connection committed something (``PRAGMA data_version``)."""
+        return int(self.execute("PRAGMA data_version")[0][0])
+
     def on_commit(self, function: Callable[[], None]) -> None:
         """Call ``function`` after the (outermost) transaction is committed, at once if there is none."""
-        if self._depth:
+        if self.in_transaction():
             self._on_commit.append(function)
         else:
             function()
@@ -172,6 +200,8 @@ class Database:
             os.close(fd)
 
     def _begin(self, durable: bool) -> tuple[int, int]:
+        from _thread import get_ident
+
         self._mutex.acquire()
         try:
             self.execute("SAVEPOINT s%d" % self._depth if self._depth else "BEGIN IMMEDIATE")
@@ -179,6 +209,7 @@ class Database:
             self._mutex.release()
             raise
         self._depth += 1
+        self._owner = get_ident()
         self._durable = self._durable or durable
         return len(self._on_commit), len(self._on_rollback)
 
@@ -231,6 +262,8 @@ class Database:
 
         words = str(error)
         where: dict[str, Any] = {"path": self.path, "step": "database"}
+        if isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.NotSupportedError)):
+            raise error  # our mistake, not the database's
         if isinstance(error, sqlite3.IntegrityError):
             raise Conflict(words, **where) from error
         if isinstance(error, sqlite3.OperationalError) and "full" in words:

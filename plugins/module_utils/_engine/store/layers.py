@@ -64,6 +64,7 @@ class Layers:
         self._paths = paths
         self._db = db
         self._pins: dict[str, int] = {}
+        self._pid = os.getpid()
 
     def get(self, chain_id: str) -> Optional[LayerRecord]:
         row = self._db.first("SELECT %s FROM layers WHERE chain_id = ?" % _COLUMNS, (chain_id,))
@@ -86,7 +87,7 @@ class Layers:
                 stage.discard()
                 return existing
             self.unpin(record.chain_id)
-        self._sync(stage)
+        self._sync(stage, record.form)
         with self._db.transaction():
             existing = self.get(record.chain_id)
             if existing is None:
@@ -101,11 +102,17 @@ class Layers:
         self._pins[record.chain_id] = fd
         return record
 
-    def _sync(self, stage: Stage) -> None:
-        from ..kernel.syscalls import Kernel
-
+    def _sync(self, stage: Stage, form: str) -> None:
+        """Two files are synced one by one; thousands with one ``syncfs``, which also waits for what others wrote."""
         try:
-            Kernel().syncfs(stage.fd)  # thousands of files: one call instead of an fsync each
+            if form == "erofs":
+                for name in os.listdir(stage.fd):
+                    _sync_file(stage.fd, name)
+                os.fsync(stage.fd)
+                return
+            from ..kernel.syscalls import Kernel
+
+            Kernel().syncfs(stage.fd)
         except OSError as error:
             raise scratch.wrap(error, "Cannot store a layer", step="commit_layer", path=stage.path) from error
 
@@ -146,8 +153,11 @@ class Layers:
         """Drop one pin, or all."""
         for name in [chain_id] if chain_id is not None else list(self._pins):
             fd = self._pins.pop(name, -1)
-            if fd >= 0:
-                os.close(fd)
+            if fd < 0:
+                continue
+            if self._pid == os.getpid():  # close() alone would leave it to a forked child; in one, it is the parent's
+                fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
 
     def remove(self, chain_id: str) -> int:
         """Delete; returns the bytes freed, 0 if there is no such layer or another process pinned it. Raises ``InUse``
@@ -175,6 +185,14 @@ class Layers:
         finally:
             if fd >= 0:
                 os.close(fd)
+
+
+def _sync_file(dirfd: int, name: str) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dirfd)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _record(row: Row) -> LayerRecord:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Optional
 
@@ -45,12 +46,18 @@ class _Held:
         self.count = 1
 
 
-class Locks:
-    """The locks of one process (the table is shared by its threads; order is checked per thread)."""
+_Table = dict[tuple[int, str, int], _Held]  # (rank, name, thread)
+_TABLES: dict[str, _Table] = {}
 
-    def __init__(self, directory: str) -> None:
+
+class Locks:
+    """The locks below one directory. The table of those held is one per process, however many stores are open, so
+    that a process cannot wait for itself; re-entrance and order are judged per thread."""
+
+    def __init__(self, directory: str, forbidden: Callable[[], bool] = lambda: False) -> None:
         self._directory = directory
-        self._held: dict[tuple[int, str, int], _Held] = {}  # (rank, name, thread)
+        self._held = _TABLES.setdefault(directory, {})
+        self._forbidden = forbidden
 
     def lock(self, kind: str, name: str = "", *, shared: bool = False, timeout: Optional[float] = None) -> Lock:
         return Lock(self, kind, name, shared, timeout)
@@ -69,6 +76,12 @@ class Locks:
                 raise WharfError("Lock %s %s is held shared and cannot become exclusive" % (kind, name), step="lock")
             held.count += 1
             return
+        if self._forbidden():
+            raise WharfError(
+                "Lock %s %s was asked for inside a database transaction: its holder may be waiting for that"
+                % (kind, name),
+                step="lock",
+            )
         self._check_order(key, kind, name)
         fd = self._flock("%s/%s.%s" % (self._directory, kind, quote(name)), kind, name, shared, timeout)
         self._held[key] = _Held(fd, shared, thread)
@@ -88,7 +101,7 @@ class Locks:
 
     def _check_order(self, key: tuple[int, str, int], kind: str, name: str) -> None:
         pid = os.getpid()
-        for other, held in self._held.items():
+        for other, held in list(self._held.items()):
             if other[2] == key[2] and held.pid == pid and other[:2] > key[:2]:
                 raise WharfError(
                     "Lock order violated: %s %s after %s %s (the order is %s, and by name)"

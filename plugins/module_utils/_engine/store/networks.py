@@ -160,6 +160,8 @@ class Networks:
         with self._db.transaction():
             self._db.execute("DELETE FROM ports WHERE container_id = ?", (container_id,))
             for port in ports:
+                if not 0 < port.host_port < 65536:
+                    raise UsageError("Cannot publish port %d" % port.host_port, step="put_ports")
                 self._check_port(container_id, port)
                 try:
                     self._db.execute("INSERT INTO ports (%s) VALUES (?, ?, ?, ?, ?)" % _PORT, (container_id, *port[1:]))

@@ -9,6 +9,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from ..errors import KernelError
+from ..paths import Paths
 from . import scratch
 
 if TYPE_CHECKING:
@@ -18,18 +20,36 @@ if TYPE_CHECKING:
 def recover(store: Store) -> list[str]:
     """Compare directory listings with rows; touch something only where they differ. The first call after a boot (the
     run directory has no marker of this boot) also looks at what cannot go wrong without a power cut."""
+    if store.db.read_only:
+        return []
     done: list[str] = []
-    fresh = store.db.fresh
     if os.listdir(store.paths.tmp):
-        names, _freed = scratch.sweep(store.paths.tmp)
-        done += ["removed the leftover tmp/%s" % name for name in names]
+        swept = scratch.sweep(store.paths.tmp)
+        done += ["removed the leftover tmp/%s" % name for name in swept.gone]
+        done += swept.problems
     ids = set(os.listdir(store.paths.containers))
     chains = {"sha256:" + name for name in os.listdir(store.paths.layers)}
     if ids != _ids(store) or chains != _chains(store):
-        done += _repair(store, fresh)
+        done += _repair(store)
     if not _same_boot(store.paths.run + "/boot_id"):
         done += _after_boot(store)
     return done
+
+
+def set_aside(paths: Paths) -> None:
+    """Called before a new database is made. Container directories that are there already belong to one that was lost;
+    their writable layers may be all that is left of somebody's data, so they go where nothing will delete them."""
+    names = os.listdir(paths.containers)
+    if not names:
+        return
+    lost = paths.state + "/lost"
+    try:
+        os.makedirs(lost, 0o700, exist_ok=True)
+        for name in names:
+            os.rename(paths.container(name), "%s/%s-%d" % (lost, name, int(time.time())))
+        scratch.sync_dir(lost)
+    except OSError as error:
+        raise scratch.wrap(error, "Cannot set old containers aside", step="recover", path=lost, needed=4096) from error
 
 
 def _ids(store: Store) -> set[str]:
@@ -40,40 +60,32 @@ def _chains(store: Store) -> set[str]:
     return {row[0] for row in store.db.execute("SELECT chain_id FROM layers")}
 
 
-def _repair(store: Store, fresh: bool) -> list[str]:
+def _repair(store: Store) -> list[str]:
     """Under the write lock, so nobody is half way through: what differs now is what a crash left."""
     done: list[str] = []
-    trashed = []
     paths = store.paths
     with store.transaction(durable=True):
         rows, present = _ids(store), set(os.listdir(paths.containers))
         for name in sorted(present - rows):
-            if fresh:
-                done.append(_set_aside(store, name))
-            else:
-                trashed.append(scratch.trash(paths.tmp, paths.container(name)))
-                done.append("finished the removal of container %s" % name)
+            done.append(_discard(paths, paths.container(name), "finished the removal of container %s" % name))
         for name in sorted(rows - present):
             store.containers.make_directory(name)
             done.append("made the directory of container %s again" % name)
         chains, there = _chains(store), {"sha256:" + name for name in os.listdir(paths.layers)}
         for chain in sorted(there - chains):
-            trashed.append(scratch.trash(paths.tmp, paths.layer(chain)))
-            done.append("removed the unfinished layer %s" % chain)
+            done.append(_discard(paths, paths.layer(chain), "removed the unfinished layer %s" % chain))
         for chain in sorted(chains - there):
             done += _forget_layer(store, chain)
-    for path in trashed:
-        scratch.empty(path)
-    return done
+    return done + scratch.sweep(paths.tmp).problems
 
 
-def _set_aside(store: Store, name: str) -> str:
-    """The database was lost (this process made a new one): the container's writable layer may be all that is left of
-    somebody's data, so it is kept where nothing will delete it."""
-    lost = store.paths.state + "/lost"
-    os.makedirs(lost, 0o700, exist_ok=True)
-    os.rename(store.paths.container(name), "%s/%s-%d" % (lost, name, int(time.time())))
-    return "set container directory %s aside in lost/: the database that knew it is gone" % name
+def _discard(paths: Paths, path: str, sentence: str) -> str:
+    """One thing that cannot be removed (a mount on it) must not stop the repair of others, nor the task at hand."""
+    try:
+        scratch.trash(paths.tmp, path)
+    except KernelError as error:
+        return error.msg
+    return sentence
 
 
 def _forget_layer(store: Store, chain: str) -> list[str]:

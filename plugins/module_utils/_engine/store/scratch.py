@@ -17,7 +17,7 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from ..errors import DiskFull, KernelError, WharfError
 
@@ -197,19 +197,32 @@ def _unlink(name: str, dirfd: Optional[int]) -> int:
     return info.st_blocks * 512 if info.st_nlink == 1 else 0
 
 
-def sweep(tmp: str, *, partial_seconds: float = PARTIAL_SECONDS) -> tuple[list[str], int]:
-    """Delete what nobody holds. Returns the names and the bytes freed."""
+class Swept(NamedTuple):
+    """Names that are gone, bytes freed, and sentences about what could not be removed (the next sweep tries again)."""
+
+    gone: list[str]
+    freed: int
+    problems: list[str]
+
+
+def sweep(tmp: str, *, partial_seconds: float = PARTIAL_SECONDS) -> Swept:
+    """Delete what nobody holds."""
     gone: list[str] = []
+    problems: list[str] = []
     freed = 0
     for name in os.listdir(tmp):
         path = "%s/%s" % (tmp, name)
         if not _expired(path, name, partial_seconds):
             continue
-        size = _sweep_one(tmp, path, name)
+        try:
+            size = _sweep_one(tmp, path, name)
+        except KernelError as error:
+            problems.append(error.msg)
+            continue
         if size is not None:
             gone.append(name)
             freed += size
-    return gone, freed
+    return Swept(gone, freed, problems)
 
 
 def _expired(path: str, name: str, partial_seconds: float) -> bool:
@@ -217,9 +230,12 @@ def _expired(path: str, name: str, partial_seconds: float) -> bool:
     if kind in ("layer", "trash") or (kind == "ingest" and len(rest) != 64):
         return True
     try:
-        age = time.time() - os.lstat(path).st_mtime
+        info = os.lstat(path)
     except FileNotFoundError:
         return False
+    if kind == "ingest" and info.st_nlink > 1:
+        return True  # published already; only its temporary name was left
+    age = time.time() - info.st_mtime
     return age > (partial_seconds if kind == "ingest" else _UNKNOWN_SECONDS)
 
 

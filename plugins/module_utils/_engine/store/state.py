@@ -9,7 +9,7 @@ import os
 from types import TracebackType
 from typing import Any, Optional
 
-from ..errors import StateError
+from ..errors import DiskFull, StateError
 from ..paths import Paths
 from . import scratch
 from .blobs import Blobs
@@ -29,7 +29,7 @@ class Store:
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
         self.db = Database(paths.database)
-        self.locks = Locks(paths.locks)
+        self.locks = Locks(paths.locks, self.db.in_transaction)
         self.blobs = Blobs(paths)
         self.layers = Layers(paths, self.db)
         self.containers = Containers(paths, self.db)
@@ -60,14 +60,28 @@ class Store:
         store = cls(paths)
         try:
             if not store.db.check_version():
-                with store.locks.lock("store", "migrate"):
-                    store.db.migrate()
+                store._migrate()
             if recover:
-                store.recover()
+                store._recover_if_possible()
         except BaseException:
             store.close()
             raise
         return store
+
+    def _migrate(self) -> None:
+        with self.locks.lock("store", "migrate"):
+            if self.db.version() == 0:
+                from .recovery import set_aside
+
+                set_aside(self.paths)
+            self.db.migrate()
+
+    def _recover_if_possible(self) -> None:
+        """A full disk must not keep anybody from opening the store to remove something."""
+        try:
+            self.recover()
+        except DiskFull:
+            return  # what is half-done stays invisible, and is repaired when there is room
 
     def close(self) -> None:
         """Idempotent. Drops pins."""
