@@ -125,7 +125,7 @@ def _network_elements(network: Network) -> list[tuple[objects.Set, bytes]]:
 
 
 class Firewall:
-    """``netns_fd``: work on that network namespace instead of the current one (tests)."""
+    """``netns_fd``: work on that network namespace instead of the current one."""
 
     def __init__(self, paths: Paths, *, netns_fd: Optional[int] = None) -> None:
         self.table = paths.nft_table
@@ -328,11 +328,14 @@ class Firewall:
             "Cannot change firewall table %s: other programs keep changing the firewall" % self.table, step="firewall"
         )
 
+    def _socket(self) -> Nfnetlink:
+        if self._nl is None:
+            self._nl = Nfnetlink() if self._netns_fd is None else Nfnetlink.at(self._netns_fd)
+        return self._nl
+
     def _guard(self, action: Callable[[Nfnetlink], _T]) -> _T:
         try:
-            if self._nl is None:
-                self._nl = Nfnetlink() if self._netns_fd is None else Nfnetlink.at(self._netns_fd)
-            return action(self._nl)
+            return action(self._socket())
         except OSError as error:
             self.close()
             hint = None

@@ -135,12 +135,16 @@ def _nat(family: int) -> tuple[Rule, ...]:
     if family == AF_INET6:
         loopback = b"\0" * 15 + b"\1"
         from_host = x.payload(x.NETWORK_HEADER, 24, 16, 1) + x.compare(1, x.NOT_EQUAL, loopback) + to_published
-    hairpin = _iif(LINKS) + _oif(LINKS) + x.ct_has(x.CT_STATUS, x.CT_STATUS_DNAT) + x.masquerade()
+    hairpin = _oif(LINKS) + x.ct_has(x.CT_STATUS, x.CT_STATUS_DNAT) + x.masquerade()
+    no_iif = x.meta(x.META_IIFNAME, 1) + x.compare(1, x.EQUAL, x.interface_name(""))
     return (
         Rule("prerouting", to_published, "published ports"),
         Rule("output", from_host, "published ports, from the host"),
         Rule("postrouting", _iif(MASKED) + _oif(LINKS, inverted=True) + x.masquerade(), "outside"),
-        Rule("postrouting", hairpin, "container to published port"),
+        Rule("postrouting", _iif(LINKS) + hairpin, "container to published port"),
+        # With bridge-nf-call-iptables on (Kubernetes sets it) the bridge itself translates and delivers what goes
+        # back to it, and such a frame has no input interface here. The port must be in hairpin mode as well.
+        Rule("postrouting", no_iif + hairpin, "container to published port, bridged"),
         Rule("postrouting", _oif(LINKS) + x.fib_local(source=True) + x.masquerade(), "host to container"),
     )
 
