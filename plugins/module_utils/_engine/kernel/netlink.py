@@ -16,7 +16,7 @@ import struct
 from types import TracebackType
 from typing import NamedTuple, Optional, Union
 
-from .syscalls import CLONE_NEWNET, Kernel
+from .netns import inside
 
 NLM_REQUEST, NLM_ACK, NLM_DUMP = 1, 4, 0x300
 NLM_NEW, NLM_REPLACE = 0x600, 0x500  # CREATE|EXCL, CREATE|REPLACE
@@ -151,9 +151,9 @@ class Netlink:
         self._seq = 0
 
     @classmethod
-    def inside(cls, kernel: Kernel, netns_fd: int) -> Netlink:
+    def inside(cls, netns_fd: int) -> Netlink:
         """A socket that belongs to another namespace."""
-        with Inside(kernel, netns_fd):
+        with inside(netns_fd):
             return cls()
 
     def __enter__(self) -> Netlink:
@@ -391,36 +391,3 @@ def _next_hops(data: bytes) -> list[tuple[str, int]]:
         hops.append((unpack_ip(attrs(data[pos : pos + size], 8).get(_RTA_GATEWAY)), index))
         pos += (size + 3) & ~3
     return hops
-
-
-class Inside:
-    """``with Inside(kernel, netns_fd):`` runs its body with this *thread* in another network namespace.
-
-    setns(2) of a network namespace is per thread and costs microseconds; sockets opened inside keep belonging
-    there, and /proc/sys/net shows the namespace of whoever opens a file in it. Nothing else must run on this thread
-    meanwhile, and the body must not fork. Going back cannot fail short of lost privileges.
-    """
-
-    __slots__ = ("_home", "_kernel", "_target")
-
-    def __init__(self, kernel: Kernel, netns_fd: int) -> None:
-        self._kernel = kernel
-        self._target = netns_fd
-        self._home = -1
-
-    def __enter__(self) -> Inside:
-        self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self._kernel.setns(self._target, CLONE_NEWNET)
-        except OSError:
-            os.close(self._home)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        try:
-            self._kernel.setns(self._home, CLONE_NEWNET)
-        finally:
-            os.close(self._home)

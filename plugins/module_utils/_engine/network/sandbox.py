@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 
 from ..errors import KernelError
-from ..kernel.netlink import Inside, Netlink
+from ..kernel.netns import inside
 from ..kernel.syscalls import CLONE_NEWNET, MNT_DETACH, MS_BIND, Kernel
 from ..paths import Paths
 
@@ -92,9 +92,11 @@ def _file(path: str) -> None:
 def _mount_new(kernel: Kernel, path: str) -> None:
     """This thread makes a namespace, configures it, names it, and returns home: no fork (about 1 ms for a process of
     our size, and not safe in one with threads)."""
+    from ..kernel.netlink import Netlink
+
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with Inside(kernel, home):  # brings us home again whatever happens after unshare
+        with inside(home):  # brings us home again whatever happens after unshare
             kernel.unshare(CLONE_NEWNET)
             with Netlink() as netlink:
                 netlink.set_link(1, up=True)  # lo

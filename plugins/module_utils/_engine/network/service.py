@@ -1,0 +1,492 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Networks and containers' places in them, as the resources use them.
+
+The store's records are the truth: ``start`` and ``repair`` make the kernel agree with them and can be repeated at any
+time, from any half-done state; nothing that exists only in the kernel is ever needed to go on. Callers hold the
+container's (or network's) lock; nothing here takes one, but a leaf lock around changes of the firewall.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Optional
+
+from ..errors import Conflict, InUse, KernelError, NotFound, UsageError, WharfError
+from . import bridge, container_files, endpoint, leases, ports, sandbox
+
+if TYPE_CHECKING:
+    from ..kernel.netlink import Netlink
+    from ..kernel.syscalls import Kernel
+    from ..paths import Paths
+    from ..store.records import ContainerRecord, EndpointRecord, NetworkRecord, PortRecord
+    from ..store.state import Store
+    from .firewall import Desired, Firewall, Port
+
+Member = tuple["NetworkRecord", "EndpointRecord"]
+PREDEFINED = ("bridge", "host", "none")
+
+
+class _FirewallLock:
+    """A whole table computed from the store must not be overtaken by a later, smaller change. A leaf lock: nothing
+    else is taken while it is held."""
+
+    __slots__ = ("_fd", "_path")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __enter__(self) -> None:
+        import fcntl
+
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        except OSError as error:
+            raise KernelError.wrap(error, "Cannot lock %s" % self._path, step="firewall_lock") from error
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        os.close(self._fd)
+
+
+class NetworkService:
+    """One per task (or hook). Usable in ``with``; holds at most a netlink socket and a firewall socket."""
+
+    def __init__(self, paths: Paths, store: Store, kernel: Optional[Kernel] = None) -> None:
+        self.paths = paths
+        self.store = store
+        self._kernel = kernel
+        self._netlink: Optional[Netlink] = None
+        self._firewall: Optional[Firewall] = None
+
+    def __enter__(self) -> NetworkService:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._netlink is not None:
+            self._netlink.close()
+            self._netlink = None
+        if self._firewall is not None:
+            self._firewall.close()
+            self._firewall = None
+
+    @property
+    def kernel(self) -> Kernel:
+        if self._kernel is None:
+            from ..kernel.syscalls import Kernel
+
+            self._kernel = Kernel()
+        return self._kernel
+
+    @property
+    def netlink(self) -> Netlink:
+        if self._netlink is None:
+            from ..kernel.netlink import Netlink
+
+            self._netlink = Netlink()
+        return self._netlink
+
+    # -- networks ----------------------------------------------------------------------------------------------
+
+    def ensure_default(self) -> NetworkRecord:
+        """The network called "bridge", made when it is first needed."""
+        record = self.store.networks.by_name(bridge.DEFAULT_NETWORK)
+        if record is None:
+            try:
+                record = self._create(bridge.DEFAULT_NETWORK, {})
+            except Conflict:
+                record = self.store.networks.by_name(bridge.DEFAULT_NETWORK)  # somebody was faster
+                if record is None:
+                    raise
+        return record
+
+    def find(self, name: str) -> NetworkRecord:
+        """By name, id or the beginning of one; the default network appears when it is named. NotFound."""
+        if name in (bridge.DEFAULT_NETWORK, "default"):
+            return self.ensure_default()
+        record = self.store.networks.get(name)
+        if record is None:
+            raise NotFound("network %s not found" % name, step="find_network", subject="network %s" % name)
+        return record
+
+    def create(self, name: str, spec: Mapping[str, Any]) -> NetworkRecord:
+        """``spec`` is the network module's normalised options. The bridge exists when this returns; on failure nothing
+        does."""
+        if name in PREDEFINED:
+            raise UsageError("operation is not permitted on predefined %s network" % name, path="name")
+        return self._create(name, spec)
+
+    def _create(self, name: str, spec: Mapping[str, Any]) -> NetworkRecord:
+        from . import definition
+
+        record = definition.create(self.store, self.netlink, name, spec)
+        try:
+            self._ensure_network(record)
+        except WharfError:
+            self.store.networks.remove(record.id)
+            bridge.remove(self.netlink, self.paths, record)
+            raise
+        return record
+
+    def preview(self, name: str, spec: Mapping[str, Any]) -> NetworkRecord:
+        """The record ``create`` would store (for check mode); raises what it would raise."""
+        from . import definition
+
+        return definition.define(self.store, self.netlink, name, spec)
+
+    def remove(self, record: NetworkRecord) -> None:
+        """Row and bridge. InUse while a running container is on it; a stopped one loses its place."""
+        if record.name in PREDEFINED:
+            raise UsageError("%s is a pre-defined network and cannot be removed" % record.name, path="name")
+        with self.store.transaction():
+            active = []
+            for member in self.store.networks.endpoints(network_id=record.id):
+                if self.is_active(member.container_id):
+                    active.append(self._container_name(member.container_id))
+                else:
+                    self.store.networks.remove_endpoint(member.container_id, record.id)
+            if active:
+                raise InUse(
+                    "error while removing network: network %s id %s has active endpoints (%s)"
+                    % (record.name, record.id, ", ".join(sorted(active))),
+                    step="remove_network",
+                    subject="network %s" % record.name,
+                    hint="Disconnect or stop these containers, or remove the network with force.",
+                )
+            self.store.networks.remove(record.id)
+        with self._firewall_lock():
+            self.firewall.remove_network(bridge.link_name(self.paths, record))
+        bridge.remove(self.netlink, self.paths, record)
+
+    def observe(self, record: NetworkRecord) -> dict[str, Any]:
+        """What ``bridge.observe`` says, plus ``internal`` and ``containers`` (ids of the running ones)."""
+        found = bridge.observe(self.netlink, self.paths, record)
+        members = self.store.networks.endpoints(network_id=record.id)
+        found["internal"] = bridge.internal(record)
+        found["containers"] = [e.container_id for e in members if self.is_active(e.container_id)]
+        found["drift"] += self.firewall.differences(self.desired())
+        return found
+
+    def repair(self, record: NetworkRecord) -> list[str]:
+        """Put right what ``observe`` calls drift; returns those sentences. Running containers are attached again: a
+        bridge that somebody deleted lost its ports."""
+        drift: list[str] = self.observe(record)["drift"]
+        if drift:
+            self._ensure_network(record)
+            for member in self.store.networks.endpoints(network_id=record.id):
+                if self.is_active(member.container_id):
+                    self._attach(member.container_id)
+            with self._firewall_lock():
+                self.firewall.sync(self.desired())
+        return drift
+
+    # -- leases and ports --------------------------------------------------------------------------------------
+
+    def plan_endpoints(self, container_id: str, wanted: Sequence[Mapping[str, Any]]) -> list[EndpointRecord]:
+        """Leases for the container's complete list of networks, in one transaction (its row exists)."""
+        for item in wanted:
+            self.find(str(item["name"]))  # makes the default network outside the transaction
+        return leases.plan(self.store, container_id, wanted, self.find)
+
+    def resolve_ports(self, container_id: str, published: Sequence[Mapping[str, Any]]) -> list[PortRecord]:
+        """Records for ``published_ports``, host port 0 chosen. Not stored."""
+        return ports.resolve(self.store, container_id, published)
+
+    def check_ports(self, records: Sequence[PortRecord], container_id: str) -> None:
+        """Conflict before anything changes, when a port is another container's or a host process is bound to it."""
+        ports.check(self.store, records, container_id, running=self.is_active(container_id))
+
+    # -- containers --------------------------------------------------------------------------------------------
+
+    def is_active(self, container_id: str) -> bool:
+        return sandbox.is_namespace(self.paths.container_netns(container_id))
+
+    def start(self, container_id: str) -> str:
+        """Namespace, endpoints, files, published ports, names. Returns the namespace's path.
+
+        Fails whole: what this call made is gone again; what was there before stays.
+        """
+        container = self._container(container_id)
+        fresh = not self.is_active(container_id)
+        path = sandbox.create(self.kernel, self.paths, container_id)
+        try:
+            members = self._attach(container_id)
+            container_files.write(self.paths, container, members, self._host_gateway(container))
+            self._publish(container_id, members)
+            self._register(container, members)
+        except BaseException:
+            if fresh:
+                self._release_quietly(container_id)
+            raise
+        return path
+
+    def release(self, container_id: str, *, wait: bool = False) -> None:
+        """Kernel objects and names go, leases stay. Every step is tried; the first failure is raised at the end.
+
+        The links go with the namespace, which the kernel takes apart in the background in about 30 ms. ``wait`` deletes
+        them here, for callers that have the time.
+        """
+        failures: list[WharfError] = []
+        members = self._members(container_id)
+        steps: list[Callable[[], object]] = [
+            lambda: self._unregister(container_id),
+            lambda: self._delete_links(members) if wait else None,
+            lambda: sandbox.remove(
+                self.kernel, self.paths, container_id
+            ),  # from here on ``desired`` has no ports of it
+            lambda: self._withdraw(container_id, members),
+        ]
+        for step in steps:
+            try:
+                step()
+            except WharfError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def connect(self, container_id: str, wanted: Mapping[str, Any]) -> EndpointRecord:
+        """Join one network, live if the container runs. Joining again changes aliases only."""
+        container = self._container(container_id)
+        mode = str(container.spec.get("network_mode") or "")
+        if mode == "host" or mode.startswith("container:"):
+            raise UsageError(
+                "container sharing network namespace with another container or host cannot be connected to any other"
+                " network",
+                path="networks",
+            )
+        network = self.find(str(wanted["name"]))
+        asked = leases.check(network, wanted)
+        before = self._members(container_id)
+        with self.store.transaction():
+            have = self.store.networks.endpoints(container_id=container_id)
+            old = next((e for e in have if e.network_id == network.id), None)
+            record = leases.put(
+                self.store,
+                container_id,
+                network,
+                asked,
+                position=old.position if old else max((e.position for e in have), default=-1) + 1,
+                ifname=old.ifname if old else leases.free_ifname(have),
+                before=old,
+            )
+        self._live_change(container, before)
+        return record
+
+    def disconnect(self, container_id: str, network: NetworkRecord) -> None:
+        """Leave one network, live if the container runs."""
+        container = self._container(container_id)
+        before = self._members(container_id)
+        if not self.store.networks.remove_endpoint(container_id, network.id):
+            raise NotFound(
+                "container %s is not connected to network %s" % (container.name, network.name), step="disconnect"
+            )
+        endpoint.detach(self.netlink, container_id, network.id)
+        self._live_change(container, before)
+
+    def publish(self, container_id: str) -> bool:
+        """Make the firewall agree with the container's stored ports; True if anything changed."""
+        if not self.is_active(container_id):
+            return False
+        with self._firewall_lock():
+            return self.firewall.sync(self.desired())
+
+    def check(self, container_id: str) -> list[str]:
+        """How the kernel differs from the records of a container that should run; ``start`` puts it right."""
+        if not self.is_active(container_id):
+            return ["its network namespace is missing"]
+        drift: list[str] = []
+        members = self._members(container_id)
+        with endpoint.Sandbox(self.paths.container_netns(container_id)) as box:
+            for network, record in members:
+                link = self.netlink.link(bridge.link_name(self.paths, network))
+                if link is None:
+                    drift.append("bridge of network %s is missing" % network.name)
+                    continue
+                drift += endpoint.observe(self.netlink, box, link, record)["drift"]
+            drift += endpoint.missing_routes(box, members)
+        return drift + self._missing_ports(container_id, members)
+
+    # -- firewall ----------------------------------------------------------------------------------------------
+
+    @property
+    def firewall(self) -> Firewall:
+        if self._firewall is None:
+            from .firewall import Firewall
+
+            self._firewall = Firewall(self.paths)
+        return self._firewall
+
+    def _firewall_lock(self) -> _FirewallLock:
+        return _FirewallLock(self.paths.run + "/firewall.lock")
+
+    def desired(self) -> Desired:
+        """All networks, and the ports of all containers that run."""
+        from .firewall import Firewall
+
+        networks = self.store.networks.list()
+        by_container: dict[str, list[PortRecord]] = {}
+        for port in self.store.networks.ports():
+            by_container.setdefault(port.container_id, []).append(port)
+        wanted: list[Port] = []
+        for container_id, records in by_container.items():
+            if self.is_active(container_id):
+                wanted += endpoint.port_targets(records, self._members(container_id))
+        return Firewall.desired([self._firewall_network(record) for record in networks], wanted)
+
+    def _firewall_network(self, record: NetworkRecord) -> Any:
+        from .firewall import Network
+
+        return Network(
+            bridge.link_name(self.paths, record),
+            internal=bridge.internal(record),
+            masquerade=bridge.masquerade(record),
+            members_talk=bridge.icc(record),
+        )
+
+    def _publish(self, container_id: str, members: Sequence[Member]) -> None:
+        targets = endpoint.port_targets(self.store.networks.ports(container_id=container_id), members)
+        if targets:
+            with self._firewall_lock():
+                self.firewall.add_ports(targets, self.desired)
+
+    def _withdraw(self, container_id: str, members: Sequence[Member]) -> None:
+        targets = endpoint.port_targets(self.store.networks.ports(container_id=container_id), members)
+        if targets:
+            with self._firewall_lock():
+                self.firewall.remove_ports(targets)
+
+    def _missing_ports(self, container_id: str, members: Sequence[Member]) -> list[str]:
+        targets = endpoint.port_targets(self.store.networks.ports(container_id=container_id), members)
+        if not targets:
+            return []
+        have = set(self.firewall.observe()["ports"])
+        return [
+            "published port %d/%s is not in the firewall" % (t.host_port, t.protocol) for t in targets if t not in have
+        ]
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _container(self, container_id: str) -> ContainerRecord:
+        record = self.store.containers.get(container_id)
+        if record is None:
+            raise NotFound("No such container: %s" % container_id, step="network")
+        return record
+
+    def _container_name(self, container_id: str) -> str:
+        record = self.store.containers.get(container_id)
+        return record.name if record is not None else container_id[:12]
+
+    def _members(self, container_id: str) -> list[Member]:
+        """In join order."""
+        records = self.store.networks.endpoints(container_id=container_id)
+        found = []
+        for record in sorted(records, key=lambda e: e.position):
+            network = self.store.networks.get(record.network_id)
+            if network is not None:
+                found.append((network, record))
+        return found
+
+    def _ensure_network(self, record: NetworkRecord) -> Any:
+        """Bridge and firewall entry; both look before they change anything."""
+        link = bridge.ensure(self.netlink, self.paths, record)
+        with self._firewall_lock():
+            self.firewall.add_network(self._firewall_network(record), self.desired)
+        return link
+
+    def _attach(self, container_id: str) -> list[Member]:
+        members = self._members(container_id)
+        with endpoint.Sandbox(self.paths.container_netns(container_id)) as box:
+            endpoint.drop_others(self.netlink, box, container_id, {network.id for network, _record in members})
+            for network, record in members:
+                endpoint.attach(self.netlink, box, network, self._ensure_network(network), record)
+            endpoint.set_default_routes(box, members)
+        return members
+
+    def _live_change(self, container: ContainerRecord, before: Sequence[Member]) -> None:
+        """A container's networks have changed in the store; its namespace, files, ports and names follow."""
+        after = self._members(container.id)
+        if self.is_active(container.id):
+            self._attach(container.id)
+            container_files.update(self.paths, container, before, after)
+            self.publish(container.id)
+            if container_files.uses_resolver(after):
+                self._register(container, after)
+            elif container_files.uses_resolver(before):
+                self._unregister(container.id)
+
+    def _host_gateway(self, container: ContainerRecord) -> str:
+        """For ``etc_hosts: {name: host-gateway}``."""
+        if "host-gateway" not in (container.spec.get("etc_hosts") or {}).values():
+            return ""
+        return endpoint.gateway_of(self.ensure_default(), 2)
+
+    def _register(self, container: ContainerRecord, members: Sequence[Member]) -> None:
+        if not container_files.uses_resolver(members):
+            return
+        from . import dns
+
+        path = self.paths.container_netns(container.id)
+        dns.register(self.paths, container.id, path, container_files.upstreams(container, members))
+
+    def _unregister(self, container_id: str) -> None:
+        if os.path.exists(self.paths.resolver_socket):
+            from . import dns
+
+            dns.unregister(self.paths, container_id)
+
+    def _delete_links(self, members: Sequence[Member]) -> None:
+        for _network, record in members:
+            endpoint.detach(self.netlink, record.container_id, record.network_id)
+
+    def _release_quietly(self, container_id: str) -> None:
+        """On the way out with an error that matters more."""
+        try:
+            self.release(container_id)
+        except WharfError:
+            pass
+
+
+def main(argv: Sequence[str]) -> None:
+    """``release <state> <run> <container id>``: the hook a container's monitor runs when it has ended for good.
+
+    A start may have come in between: then the container runs again, and its network is none of our business.
+    """
+    from ..paths import Paths
+    from ..store.state import Store
+
+    verb, state, run, container_id = argv
+    if verb != "release":
+        raise UsageError("network.service knows release, not %s" % verb)
+    paths = Paths(state, run)
+    with Store.open(paths, recover=False) as store, store.lock("container", container_id):
+        if not _runs(paths, container_id):
+            with NetworkService(paths, store) as service:
+                service.release(container_id, wait=True)
+
+
+def _runs(paths: Paths, container_id: str) -> bool:
+    import json
+
+    from ..kernel import procfs
+
+    try:
+        with open(paths.container(container_id) + "/state.json", encoding="utf-8") as file:
+            state = json.load(file)
+    except (OSError, ValueError):
+        return False
+    if state.get("status") not in ("running", "restarting", "paused") or state.get("boot_id") != procfs.boot_id():
+        return False
+    if state["status"] == "restarting":
+        return procfs.is_alive(int(state["monitor_pid"]), int(state["monitor_start"]))
+    return procfs.is_alive(int(state["pid"]), int(state["pid_start"]))
