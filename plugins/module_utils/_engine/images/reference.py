@@ -54,19 +54,16 @@ class Reference(NamedTuple):
         return "%s@%s" % (self.name, self.digest) if self.digest else "%s:%s" % (self.name, self.tag)
 
     def familiar(self) -> str:
-        """As ``__str__``, with the parts left out that Docker Hub implies (``busybox:latest``)."""
-        return self.familiar_name + self._suffix()
+        """As people write it: without the parts that Docker Hub implies, and with both tag and digest."""
+        tag = ":" + self.tag if self.tag else ""
+        return self.familiar_name + ("%s@%s" % (tag, self.digest) if self.digest else tag)
 
     def repo_digest(self, digest: str) -> str:
         """``name@digest``: what Docker lists under RepoDigests."""
         return "%s@%s" % (self.name, digest)
 
     def __str__(self) -> str:
-        return self.name + self._suffix()
-
-    def _suffix(self) -> str:
-        tag = ":" + self.tag if self.tag else ""
-        return "%s@%s" % (tag, self.digest) if self.digest else tag
+        return self.canonical()
 
 
 def is_digest(text: object) -> bool:

@@ -1,0 +1,320 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One HTTP exchange, and redirects: TLS, proxies, time limits, and the words for what went wrong.
+
+urllib3 is imported by the first request, not by this module. Its own retries and redirects are off: what may be
+retried, and where credentials may go, is decided here and in ``session``.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from ..errors import RegistryError, UsageError, WharfError
+from . import proxies
+
+if TYPE_CHECKING:
+    import ssl
+
+    from .credentials import Credential
+
+USER_AGENT = "wharf.engine"
+REDIRECT_LIMIT = 5
+CHUNK = 256 * 1024
+MINIMUM_RATE = 1024  # bytes per second, averaged over the timeout: below that, a transfer counts as stalled
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class Broken(RegistryError):
+    """An exchange that did not come to its end. ``reason``: dns, refused, timeout, reset, short, plain (no TLS at the
+    other end), certificate, tls, protocol. All but ``certificate`` may be tried again."""
+
+    def __init__(self, msg: str, reason: str, **fields: Any) -> None:
+        super().__init__(msg, **fields)
+        self.reason = reason
+        self.details.setdefault("reason", reason)
+
+
+class Cancelled(WharfError):
+    """Another thread of the same transfer failed; this one stopped. Never the error a user sees."""
+
+
+class Origin(NamedTuple):
+    """Credentials belong to exactly one of these. ``host`` lower case, IPv6 addresses without brackets."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+def origin(url: str) -> Origin:
+    """Raises ``RegistryError`` for anything but a plain http(s) URL: other schemes, user names, no host."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise RegistryError("Not a usable address: %r (%s)" % (url[:200], error), step="registry_url") from None
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or "@" in parts.netloc or not url.isprintable():
+        raise RegistryError("Not a usable http(s) address: %r" % url[:200], step="registry_url")
+    return Origin(parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme])
+
+
+def is_loopback(host: str) -> bool:
+    """``localhost``, 127.0.0.0/8 or ::1, by the name alone (no lookup); ``host`` may carry a port."""
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    if host == "localhost":
+        return True
+    try:
+        return socket.inet_aton(host)[0] == 127 if host.count(".") == 3 else host == "::1"
+    except OSError:
+        return False
+
+
+class Response:
+    """Status, headers (case-insensitive, ``getlist``), final ``url``, and the body as it comes in."""
+
+    __slots__ = ("_clock", "_mark", "_raw", "_seen", "_transport", "content", "headers", "status", "url")
+
+    def __init__(self, transport: Transport, raw: Any, url: str) -> None:
+        self._transport = transport
+        self._raw = raw
+        self._clock = transport.clock
+        self._mark = self._clock()
+        self._seen = 0
+        self.status = int(raw.status)
+        self.headers = raw.headers
+        self.url = url
+        self.content = b""  # the body, where the session was asked to read it
+
+    def read(self, size: int = CHUNK) -> bytes:
+        """At most ``size`` bytes, as soon as there are any; b"" at the end. Raises ``Broken``, ``Cancelled``."""
+        if self._transport.cancelled.is_set():
+            raise Cancelled("cancelled")
+        try:
+            data: bytes = self._raw.read1(size)
+        except Exception as error:
+            raise self._transport.explain(error, self.url) from error
+        self._watch(len(data))
+        return data
+
+    def _watch(self, count: int) -> None:
+        """A server that sends a byte now and then never runs into the socket's timeout; the average catches it."""
+        self._seen += count
+        passed = self._clock() - self._mark
+        if passed < self._transport.timeout:
+            return
+        if self._seen < MINIMUM_RATE * passed and count:
+            raise Broken(
+                "%s sent only %d bytes in %.0f seconds" % (origin(self.url).host, self._seen, passed),
+                "timeout",
+                step="registry_read",
+                hint="Raise timeout if the line is that slow.",
+            )
+        self._mark, self._seen = self._clock(), 0
+
+    def body(self, limit: int) -> bytes:
+        """The whole body; raises ``RegistryError`` past ``limit`` bytes, whatever Content-Length said."""
+        chunks: list[bytes] = []
+        total = 0
+        while True:
+            data = self.read(min(CHUNK, limit + 1 - total))
+            if not data:
+                self.close()
+                return b"".join(chunks)
+            chunks.append(data)
+            total += len(data)
+            if total > limit:
+                self.abandon()
+                raise RegistryError(
+                    "%s sent more than %d bytes where no more are allowed" % (origin(self.url).host, limit),
+                    step="registry_read",
+                )
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end; else close it."""
+        if self._raw.closed or self._raw.length_remaining == 0:
+            self._raw.release_conn()
+        else:
+            self.abandon()
+
+    def abandon(self) -> None:
+        self._raw.close()
+
+
+class Transport:
+    """How to reach registries; shared by the threads of a pull.
+
+    ``timeout`` (seconds) is how long a registry may make no progress: for connecting, for the first byte, for all
+    tries of a small request together, and as the window in which a transfer must keep a minimum rate. ``ca_path``
+    (PEM file or directory) is trusted in addition to the system's authorities. Logins come from
+    ``credentials(host, repository)``, by default ``credentials.lookup`` in ``auth_file`` and in the files that Docker
+    and Podman keep. ``realms`` are hosts allowed to receive credentials for any registry.
+    """
+
+    def __init__(
+        self,
+        *,
+        validate_certs: bool = True,
+        ca_path: Optional[str] = None,
+        timeout: float = 60.0,
+        auth_file: Optional[str] = None,
+        credentials: Optional[Callable[[str, str], Optional[Credential]]] = None,
+        realms: tuple[str, ...] = (),
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Optional[Callable[[float], object]] = None,
+    ) -> None:
+        if not timeout > 0:
+            raise UsageError("timeout must be more than 0 seconds", path="timeout", step="registry_connect")
+        self.validate_certs = validate_certs
+        self.ca_path = ca_path
+        self.timeout = float(timeout)
+        self.auth_file = auth_file
+        self._credentials = credentials
+        self.realms = realms
+        self.clock = clock
+        self.cancelled = threading.Event()
+        self.requests = 0
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._managers: dict[tuple[bool, str], Any] = {}
+        self._contexts: dict[bool, ssl.SSLContext] = {}
+        self._random = random.Random()
+
+    def credential(self, host: str, repository: str) -> Optional[Credential]:
+        if self._credentials is not None:
+            return self._credentials(host, repository)
+        from . import credentials
+
+        return credentials.lookup(self.auth_file, host, repository) if self.auth_file else None
+
+    def logged_in_as(self, credential: Credential) -> Transport:
+        """The same ways, with this login instead of the stored ones."""
+        return Transport(
+            validate_certs=self.validate_certs,
+            ca_path=self.ca_path,
+            timeout=self.timeout,
+            credentials=lambda _host, _repository: credential,
+            realms=self.realms,
+            clock=self.clock,
+            sleep=self._sleep,
+        )
+
+    def insecure(self, host: str) -> bool:
+        """Whether TLS to ``host`` is not verified and plain HTTP is tried when there is no TLS: asked for with
+        ``validate_certs=False``, or a loopback registry and no ``ca_path`` (Docker's insecure 127.0.0.0/8)."""
+        return not self.validate_certs or (is_loopback(host) and not self.ca_path)
+
+    def pause(self, seconds: float) -> None:
+        if self._sleep is not None:
+            self._sleep(seconds)
+        elif self.cancelled.wait(seconds):
+            raise Cancelled("cancelled")
+
+    def jitter(self) -> float:
+        """0.5 to 1: many hosts that failed together must not come back together."""
+        return 0.5 + self._random.random() / 2
+
+    def close(self) -> None:
+        with self._lock:
+            for manager in self._managers.values():
+                manager.clear()
+            self._managers.clear()
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Optional[bytes] = None) -> Response:
+        """One request, one answer, whatever its status. Raises ``Broken``."""
+        if self.cancelled.is_set():
+            raise Cancelled("cancelled")
+        manager = self._manager(origin(url))
+        with self._lock:
+            self.requests += 1
+        try:
+            raw = manager.urlopen(
+                method,
+                url,
+                headers={"User-Agent": USER_AGENT, **headers},
+                body=body,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except Exception as error:
+            raise self.explain(error, url) from error
+        return Response(self, raw, url)
+
+    def follow(self, method: str, url: str, headers: Mapping[str, str], body: Optional[bytes] = None) -> Response:
+        """``send`` and at most five redirects. ``Authorization`` goes to the origin of ``url`` and nowhere else;
+        from https to http nothing goes."""
+        from urllib.parse import urljoin
+
+        home = origin(url)
+        for _hop in range(REDIRECT_LIMIT + 1):
+            if origin(url) != home:
+                headers = {key: value for key, value in headers.items() if key.lower() != "authorization"}
+            response = self.send(method, url, headers, body)
+            target = response.headers.get("location")
+            if response.status not in _REDIRECTS or not target:
+                return response
+            response.abandon()
+            if method not in ("GET", "HEAD"):
+                raise RegistryError("%s redirected a %s request" % (home.host, method), step="registry_redirect")
+            target = urljoin(url, target)
+            if origin(url).scheme == "https" and origin(target).scheme != "https":
+                raise RegistryError(
+                    "%s redirected from https to plain http (%s); refused" % (home.host, origin(target).host),
+                    step="registry_redirect",
+                    subject=home.host,
+                )
+            url = target
+        raise RegistryError(
+            "%s redirected more than %d times" % (home.host, REDIRECT_LIMIT),
+            step="registry_redirect",
+            subject=home.host,
+        )
+
+    def _manager(self, where: Origin) -> Any:
+        unverified = self.insecure(where.host)
+        proxy = proxies.proxy_for(where.scheme, where.host, where.port)
+        with self._lock:
+            manager = self._managers.get((unverified, proxy))
+            if manager is None:
+                from . import pools
+
+                manager = pools.manager(proxy, self._context(unverified), self.timeout)
+                self._managers[(unverified, proxy)] = manager
+        return manager
+
+    def _context(self, unverified: bool) -> ssl.SSLContext:
+        if unverified not in self._contexts:
+            from . import pools
+
+            self._contexts[unverified] = pools.tls_context(unverified, self.ca_path)
+        return self._contexts[unverified]
+
+    def explain(self, error: Exception, url: str) -> WharfError:
+        """``Broken`` with a sentence for whatever urllib3, ssl, http.client or the kernel raised."""
+        from . import pools
+
+        if isinstance(error, WharfError):
+            return error
+        reason, words = pools.diagnose(error)
+        host = origin(url).host
+        hints = {
+            "certificate": "Give the registry's authority as ca_path, or set validate_certs to false.",
+            "plain": "The registry speaks plain HTTP; set validate_certs to false to allow that.",
+            "dns": "Check the registry's name and the host's name servers.",
+        }
+        return Broken("%s: %s" % (host, words), reason, step="registry_request", subject=host, hint=hints.get(reason))
