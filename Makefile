@@ -45,6 +45,9 @@ lint: tree  ## ruff, mypy, yamllint, ansible-lint, changelog and docs lint
 	$(BIN)/ruff format --check .
 	$(call say,mypy)
 	$(BIN)/mypy
+	cd $(BUILD) && MYPYPATH=. $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --allow-untyped-calls \
+	  $(addprefix -p ansible_collections.wharf.engine.plugins.,modules action plugin_utils) \
+	  -m ansible_collections.wharf.engine.plugins.module_utils._delivery
 	$(call say,yamllint)
 	$(BIN)/yamllint --strict .
 	$(call say,ansible-lint)

@@ -16,7 +16,6 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible.utils.vars import merge_hash
 from ansible_collections.wharf.engine.plugins.plugin_utils import _bundle
 
 display = Display()
@@ -35,13 +34,13 @@ class ActionModule(ActionBase):
             # An asynchronous module's answer is read by async_status, not here: see to the engine first.
             ready = self._deliver(bundle, task_vars, only_install=True)
             if ready.get("failed"):
-                return merge_hash(result, ready)
+                return {**result, **ready}
             answer = self._run_module(bundle, task_vars, wrap_async=wrap_async)
         else:
             answer = self._deliver(bundle, task_vars)
         if not wrap_async:
             self._remove_tmp_path(self._connection._shell.tmpdir)
-        return merge_hash(result, answer)
+        return {**result, **answer}
 
     def _deliver(self, bundle: _bundle.Bundle, task_vars: Any, only_install: bool = False) -> dict[str, Any]:
         """Run the module; when the target lacks the bundle, transfer it and run the module again."""

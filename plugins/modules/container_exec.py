@@ -1,5 +1,6 @@
 #!/usr/bin/python
 # Copyright: (c) 2026, The wharf.engine authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ extends_documentation_fragment:
   - wharf.engine._engine
 attributes:
   check_mode:
-    support: none
+    support: partial
     details:
-      - The command is not run; the module says so and reports a change.
+      - The container is looked up, the command is not run, and a change is reported.
   diff_mode:
     support: N/A
     details:

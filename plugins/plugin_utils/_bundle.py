@@ -44,12 +44,12 @@ def current() -> Bundle:
     Workers are forked per task and host, so the meeting point is the run's own temporary directory (0700, removed
     by Ansible at exit). Raises ``AnsibleError`` when a pinned distribution is missing or another version.
     """
-    index = os.path.join(C.DEFAULT_LOCAL_TMP, "wharf-bundle.json")
+    index = os.path.join(_run_directory(), "wharf-bundle.json")
     found = _read_index(index)
     if found:
         return found
     with _locked():
-        return _read_index(index) or _build_into(C.DEFAULT_LOCAL_TMP, index)
+        return _read_index(index) or _build_into(_run_directory(), index)
 
 
 def archive(bundle: Bundle) -> str:
@@ -61,9 +61,13 @@ def archive(bundle: Bundle) -> str:
     return path
 
 
+def _run_directory() -> str:
+    return str(C.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]  # constants are made from the configuration
+
+
 @contextmanager
 def _locked() -> Iterator[None]:
-    with open(os.path.join(C.DEFAULT_LOCAL_TMP, "wharf-bundle.lock"), "w") as lock:
+    with open(os.path.join(_run_directory(), "wharf-bundle.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
