@@ -94,7 +94,7 @@ class Namespace:
 
 
 class Server:
-    """Answers every TCP connection and UDP datagram on some ports of a namespace with its tag and the peer's address."""
+    """Answers TCP connections and UDP datagrams on some ports of a namespace with its tag and the peer's address."""
 
     def __init__(self, namespace: Namespace, tag: str, *ports: int, host: str = "") -> None:
         self.tag = tag

@@ -136,7 +136,7 @@ def _nat(family: int) -> tuple[Rule, ...]:
         loopback = b"\0" * 15 + b"\1"
         from_host = x.payload(x.NETWORK_HEADER, 24, 16, 1) + x.compare(1, x.NOT_EQUAL, loopback) + to_published
     hairpin = _oif(LINKS) + x.ct_has(x.CT_STATUS, x.CT_STATUS_DNAT) + x.masquerade()
-    no_iif = x.meta(x.META_IIFNAME, 1) + x.compare(1, x.EQUAL, x.interface_name(""))
+    no_iif = x.meta(x.META_IIF, 1) + x.compare(1, x.EQUAL, b"\0" * 4)
     return (
         Rule("prerouting", to_published, "published ports"),
         Rule("output", from_host, "published ports, from the host"),

@@ -18,7 +18,7 @@ from ..nfnetlink import attr, nest, text, u32
 
 VERDICT_REGISTER = 0
 NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
-META_IIFNAME, META_OIFNAME, META_L4PROTO = 6, 7, 16
+META_IIF, META_IIFNAME, META_OIFNAME, META_L4PROTO = 4, 6, 7, 16
 CT_STATE, CT_STATUS = 0, 2
 CT_INVALID, CT_ESTABLISHED, CT_RELATED, CT_NEW = 1, 2, 4, 8  # bits of ct state
 CT_STATUS_DNAT = 1 << 5  # IPS_DST_NAT
@@ -68,12 +68,13 @@ def lookup(set_name: str, register: int, *, into: Optional[int] = None, inverted
     return expression("lookup", *parts)
 
 
-def verdict_value(kind: int, code: int, chain: str = "") -> bytes:
-    return nest(kind, nest(2, u32(1, code), *([text(2, chain)] if chain else [])))
+def verdict_data(code: int, chain: str = "") -> bytes:
+    """What stands where data are expected: in an immediate, or as a verdict map's data."""
+    return nest(2, u32(1, code), *([text(2, chain)] if chain else []))
 
 
 def verdict(code: int, chain: str = "") -> bytes:
-    return expression("immediate", u32(1, VERDICT_REGISTER), verdict_value(2, code, chain))
+    return expression("immediate", u32(1, VERDICT_REGISTER), nest(2, verdict_data(code, chain)))
 
 
 def load(register: int, data: bytes) -> bytes:

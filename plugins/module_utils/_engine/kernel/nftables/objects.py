@@ -29,7 +29,7 @@ from ..nfnetlink import (
     text,
     u32,
 )
-from .expressions import value, verdict_value
+from .expressions import value
 
 NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, NEWRULE, GETRULE, DELRULE = (
     SUBSYS_NFTABLES | n for n in range(9)
@@ -82,7 +82,7 @@ class Set(NamedTuple):
 
 
 Elements = Mapping[bytes, bytes]
-"""Key to data (b"" in a set). A verdict map's data is made by ``verdict_data``."""
+"""Key to data (b"" in a set). A verdict map's data is made by ``expressions.verdict_data``."""
 
 
 class Ruleset(NamedTuple):
@@ -123,10 +123,6 @@ def type_length(types: tuple[int, ...]) -> int:
     if len(types) == 1:
         return _WIDTH.get(types[0], 0)
     return sum((_WIDTH[kind] + 3) & ~3 for kind in types)
-
-
-def verdict_data(code: int, chain: str = "") -> bytes:
-    return verdict_value(2, code, chain)
 
 
 # -- changes ----------------------------------------------------------------------------------------------------
