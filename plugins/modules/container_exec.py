@@ -116,8 +116,8 @@ rc:
   type: int
   sample: 0
 exec_id:
-  description: ID of the running command.
-  returned: success and O(detach=true)
+  description: ID that the command had, or has while it runs.
+  returned: success
   type: str
   sample: 9c1d2e3f4a5b69788796a5b4c3d2e1f09c1d2e3f4a5b69788796a5b4c3d2e1f0
 error:

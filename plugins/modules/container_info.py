@@ -52,7 +52,8 @@ exists:
   type: bool
   sample: true
 container:
-  description: The container in the shape of C(docker inspect), or what O(query) made of it. Empty when there is none.
+  description:
+    - The container in the shape of C(docker inspect), or what O(query) made of it. V(null) when there is none.
   returned: when O(name) is given
   type: raw
   sample:

@@ -68,16 +68,34 @@ EXAMPLES = r"""
 RETURN = r"""
 ---
 stdout:
-  description: What the container wrote to its standard output.
-  returned: success and O(stdout=true)
+  description: What the container wrote to the streams asked for, in the order it was written.
+  returned: success
   type: str
-  sample: |
-    listening on port 80
-stderr:
-  description: What the container wrote to its standard error.
-  returned: success and O(stderr=true)
-  type: str
-  sample: ""
+  sample: listening on port 80
+stdout_lines:
+  description: The same, line by line.
+  returned: success
+  type: list
+  elements: str
+  sample: [listening on port 80]
+lines:
+  description: The same, with time and stream.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    time:
+      description: When it was written, in RFC 3339.
+      type: str
+      sample: "2026-11-24T03:40:00.123456789Z"
+    stream:
+      description: Where it was written to, V(stdout) or V(stderr).
+      type: str
+      sample: stdout
+    line:
+      description: The line, without its end.
+      type: str
+      sample: listening on port 80
 error:
   description:
     - What went wrong, for playbooks to act on. RV(msg) says it in a sentence.

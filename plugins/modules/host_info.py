@@ -41,12 +41,25 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ---
-host_info:
+host:
   description: Facts about the host, or what O(query) made of them.
   returned: success
   type: raw
   sample:
-    kernel: 6.1.0-26-amd64
+    supported: true
+    problems: []
+    fallbacks: ["Layers are extracted: this kernel cannot mount EROFS images from files (Linux 6.12)"]
+    engine: {version: 0.1.0, state_dir: /var/lib/wharf, run_dir: /run/wharf}
+    kernel: {release: 6.1.0-26-amd64, machine: x86_64}
+    python: {version: 3.11.2, executable: /usr/bin/python3.11}
+    cgroups:
+      kind: v2
+      controllers: {cpu: v2, cpuset: v2, io: v2, memory: v2, pids: v2}
+    storage: {overlay: true, overlay_mode: string, erofs_files: false}
+    network: {ip_forward: true, ipv6: true, nftables: true}
+    security: {seccomp: true, apparmor: true, selinux: false, user_namespaces: true, missing_capabilities: []}
+    init_system: systemd
+    objects: {images: 2, containers: 3, networks: 2, volumes: 1}
 error:
   description:
     - What went wrong, for playbooks to act on. RV(msg) says it in a sentence.

@@ -123,7 +123,7 @@ EXAMPLES = r"""
 RETURN = r"""
 ---
 network:
-  description: The network in the shape of C(docker network inspect). Empty when there is none.
+  description: The network in the shape of C(docker network inspect). V(null) when there is none.
   returned: success
   type: dict
   sample:
@@ -157,8 +157,8 @@ actions:
   contains:
     how:
       description:
-        - How the difference is made good. V(create), V(remove), V(replace), V(live) (the running object is changed),
-          V(start), V(stop), V(pull), and others.
+        - How the difference is made good. V(create), V(remove), V(replace), V(live) (the existing object is changed),
+          V(start), V(stop), V(pull), V(import), V(untag) or V(disconnect).
       type: str
       sample: live
     kind:
@@ -171,12 +171,12 @@ actions:
       sample: web
     why:
       description:
-        - V(asked) when the task asks for something else than last time, V(drift) when the host has something else
-          than the task asked for, or a few words.
+        - The reason, in a few words. V(asked) means that the task asks for something else than last time, V(drift)
+          that it does not, and the host has something else.
       type: str
       sample: asked
     detail:
-      description: The option with its values before and after, where there is one.
+      description: More about it, such as the option with its values before and after.
       type: dict
       sample: {"option": "memory", "before": 67108864, "after": 134217728}
 error:

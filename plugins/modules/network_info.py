@@ -54,7 +54,7 @@ exists:
   sample: true
 network:
   description:
-    - The network in the shape of C(docker network inspect), or what O(query) made of it. Empty when there is none.
+    - The network in the shape of C(docker network inspect), or what O(query) made of it. V(null) when there is none.
   returned: when O(name) is given
   type: raw
   sample:

@@ -53,7 +53,7 @@ exists:
   sample: true
 volume:
   description:
-    - The volume in the shape of C(docker volume inspect), or what O(query) made of it. Empty when there is none.
+    - The volume in the shape of C(docker volume inspect), or what O(query) made of it. V(null) when there is none.
   returned: when O(name) is given
   type: raw
   sample:

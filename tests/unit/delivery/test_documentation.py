@@ -1,0 +1,72 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the documentation says about options is what the option tables do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from module_utils._args import common, container, network, volume
+from module_utils._engine import VERSION
+
+ROOT = Path(__file__).parents[3]
+MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("*.py"))
+
+
+def block(module: str, name: str) -> Any:
+    text = (ROOT / "plugins/modules" / (module + ".py")).read_text()
+    found = re.search(r'^%s = r"""\n(.*?)^"""' % name, text, re.MULTILINE | re.DOTALL)
+    return yaml.safe_load(found.group(1)) if found else None
+
+
+def test_every_module_is_routed_to_the_action_and_in_the_action_group() -> None:
+    runtime = yaml.safe_load((ROOT / "meta/runtime.yml").read_text())
+    assert runtime["action_groups"]["all"] == MODULES
+    assert runtime["plugin_routing"]["action"] == {name: {"redirect": "wharf.engine.engine"} for name in MODULES}
+
+
+def test_the_engine_and_the_collection_have_one_version() -> None:
+    assert yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"] == VERSION
+
+
+@pytest.mark.parametrize(
+    ("module", "table", "live"),
+    [
+        ("container", container.CONFIG, "Changed on the running container."),
+        ("network", network.CONFIG, "Changed on the existing network."),
+        ("volume", volume.CONFIG, "Changed on the existing volume."),
+    ],
+)
+def test_the_documentation_says_how_a_change_is_made(module: str, table: common.Table, live: str) -> None:
+    options = block(module, "DOCUMENTATION")["options"]
+    for name, option in table.items():
+        sentences = options[name]["description"]
+        sentences = [sentences] if isinstance(sentences, str) else sentences
+        if option.get("compare") in (None, "ignore") or len(option.get("choices", ())) == 1:
+            continue
+        if option["change"] == "live":
+            assert sentences[-1] == live, name
+        else:
+            assert re.fullmatch(r"Changing (it|them) replaces the %s\." % module, sentences[-1]), name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples_name_only_options_that_exist(module: str) -> None:
+    known: set[str] = set()
+    text = (ROOT / "plugins/modules" / (module + ".py")).read_text()
+    documented = block(module, "DOCUMENTATION")
+    for name, option in documented["options"].items():
+        known |= {name, *option.get("aliases", ())}
+    if "_engine.QUERY" in text:
+        known.add("query")
+    if "_engine.TRANSPORT" in text:
+        known |= {"validate_certs", "ca_path"}
+    for task in block(module, "EXAMPLES"):
+        assert "name" in task
+        for option in task.get("wharf.engine." + module) or {}:
+            assert option in known, task["name"]
