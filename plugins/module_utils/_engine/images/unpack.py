@@ -1,0 +1,133 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A layer blob as the uncompressed tar bytes in it: gzip (of several members too) or plain, told by magic.
+
+Only verified blobs come here: no byte reaches the decompressor or the tar reader before the blob's digest was right.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from typing import NoReturn
+
+from ..errors import IntegrityError, KernelError, Unsupported
+
+_CHUNK = 256 * 1024
+_OUT = 1 << 20
+# A megabyte of zeros is 1 KiB of gzip: past the free allowance, no honest layer is packed better than this.
+RATIO_LIMIT = 1000
+RATIO_FREE = 64 << 20
+
+_GZIP = b"\x1f\x8b\x08"
+_OTHER = (
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"BZh", "bzip2"),
+)
+
+
+def compression(start: bytes) -> str:
+    """``gzip``, ``zstd``, ``xz``, ``bzip2``, or "" for a plain tar, by the first bytes of the blob."""
+    if start.startswith(_GZIP):
+        return "gzip"
+    for magic, name in _OTHER:
+        if start.startswith(magic):
+            # A tar begins with a member's name, and a name may begin with BZh; a tar says so at 257.
+            return "" if start[257:262] == b"ustar" else name
+    if len(start) >= 4 and 0x50 <= start[0] <= 0x5F and start[1:4] == b"\x2a\x4d\x18":
+        return "zstd"  # begins with a skippable frame (zstd:chunked)
+    return ""
+
+
+def unpack(fd: int, write: Callable[[bytes], object], *, subject: str) -> int:
+    """Feed the uncompressed bytes of the blob behind ``fd`` (read from its beginning) to ``write``, at most 1 MiB at a
+    time. Returns their number. The descriptor stays open.
+
+    Raises ``IntegrityError`` (damaged gzip, garbage after it, a decompression bomb), ``Unsupported`` (another
+    compression).
+    """
+    source = _Source(fd, subject)
+    start = source.read()
+    kind = compression(start)
+    if kind == "gzip":
+        return _Gunzip(source, write, subject).run(start)
+    if kind:
+        raise Unsupported(
+            "%s is compressed with %s, which this release does not read; push the image with gzip layers"
+            % (subject, kind),
+            step="unpack_layer",
+            subject=subject,
+            details={"compression": kind},
+        )
+    while start:
+        write(start)
+        start = source.read()
+    return source.offset
+
+
+class _Source:
+    __slots__ = ("_fd", "_subject", "offset")
+
+    def __init__(self, fd: int, subject: str) -> None:
+        self._fd = fd
+        self._subject = subject
+        self.offset = 0
+
+    def read(self) -> bytes:
+        try:
+            data = os.pread(self._fd, _CHUNK, self.offset)
+        except OSError as error:
+            raise KernelError.wrap(error, "Cannot read %s" % self._subject, step="unpack_layer") from error
+        self.offset += len(data)
+        return data
+
+
+class _Gunzip:
+    def __init__(self, source: _Source, write: Callable[[bytes], object], subject: str) -> None:
+        self._source = source
+        self._write = write
+        self._subject = subject
+        self._produced = 0
+
+    def run(self, data: bytes) -> int:
+        """One member after the other (pigz, estargz): Go's reader, which made most layers, does the same."""
+        while data:
+            if not self._begins_member(data):
+                self._refuse("has garbage after its compressed data")
+            data = self._member(data)
+        return self._produced
+
+    def _begins_member(self, data: bytes) -> bool:
+        if len(data) < len(_GZIP):
+            return _GZIP.startswith(data)
+        return data.startswith(_GZIP)
+
+    def _member(self, data: bytes) -> bytes:
+        """Decompress one member that begins with ``data``; returns what was read beyond its end."""
+        decoder = zlib.decompressobj(wbits=31)
+        while True:
+            try:
+                out = decoder.decompress(data, _OUT)
+            except zlib.error as error:
+                self._refuse("is damaged gzip data (%s)" % error)
+            if out:
+                self._produced += len(out)
+                self._check_ratio()
+                self._write(out)
+            if decoder.eof:
+                return decoder.unused_data or self._source.read()
+            data = decoder.unconsumed_tail
+            if not data:
+                data = self._source.read()
+                if not data and not out:
+                    self._refuse("ends in the middle of its compressed data")
+
+    def _check_ratio(self) -> None:
+        if self._produced > RATIO_FREE and self._produced > RATIO_LIMIT * self._source.offset:
+            self._refuse("unpacks to more than %d times its size; that is a decompression bomb" % RATIO_LIMIT)
+
+    def _refuse(self, why: str) -> NoReturn:
+        raise IntegrityError("%s %s" % (self._subject, why), step="unpack_layer", subject=self._subject)

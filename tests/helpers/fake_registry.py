@@ -1,0 +1,370 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A registry that lies on request: ``http.server`` in a thread on 127.0.0.1.
+
+    with FakeRegistry() as registry:
+        registry.add("library/app", "1", image)
+        registry.script("/blobs/", reset_after(1000))     # the next matching request, once
+        registry.script("/manifests/", status(429), times=3)
+
+A behaviour is ``f(handler, path) -> bool``: True when it answered, False to go on with the honest answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from urllib.parse import parse_qs, urlsplit
+
+from helpers.images import Image
+
+Behaviour = Callable[["Handler", str], bool]
+
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    headers: Dict[str, str]  # names in lower case
+
+
+class FakeRegistry:
+    """``requests`` is everything that arrived. ``auth`` is None, ("basic", user, password) or
+    ("bearer", user, password); with user "" tokens are for everybody. ``token_life`` requests expire a token."""
+
+    def __init__(self) -> None:
+        self.blobs: Dict[str, bytes] = {}
+        self.manifests: Dict[Tuple[str, str], Tuple[bytes, str]] = {}
+        self.requests: List[Request] = []
+        self.auth: Optional[Tuple[str, str, str]] = None
+        self.realm = ""
+        self.token_life = 10**9
+        self.tokens: Dict[str, int] = {}
+        self.issued = 0
+        self.page = 10**9
+        self.lock = threading.Lock()
+        self._scripts: List[List[Any]] = []
+        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._server.registry = self
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    def __enter__(self) -> FakeRegistry:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def host(self) -> str:
+        return "127.0.0.1:%d" % self._server.server_address[1]
+
+    @property
+    def url(self) -> str:
+        return "http://" + self.host
+
+    def add(self, repository: str, tag: str, image: Image) -> str:
+        """Serve ``image``; returns the reference."""
+        self.blobs.update(image.blobs)
+        for digest, manifest in image.manifests.items():
+            self.manifests[(repository, digest)] = manifest
+        self.manifests[(repository, tag)] = image.manifests[image.top]
+        return "%s/%s:%s" % (self.host, repository, tag)
+
+    def script(self, fragment: str, behaviour: Behaviour, *, times: int = 1) -> None:
+        """The next ``times`` requests whose path contains ``fragment`` are ``behaviour``'s."""
+        with self.lock:
+            self._scripts.append([fragment, behaviour, times])
+
+    def scripted(self, path: str) -> Optional[Behaviour]:
+        with self.lock:
+            for entry in self._scripts:
+                if entry[0] in path and entry[2] > 0:
+                    entry[2] -= 1
+                    behaviour: Behaviour = entry[1]
+                    return behaviour
+        return None
+
+    def seen(self, fragment: str, method: str = "") -> List[Request]:
+        with self.lock:
+            return [r for r in self.requests if fragment in r.path and method in ("", r.method)]
+
+
+class _Server(ThreadingHTTPServer):
+    registry: FakeRegistry
+    daemon_threads = True
+    request_queue_size = 64
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hung up is no news."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    @property
+    def registry(self) -> FakeRegistry:
+        return self.server.registry
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        with self.registry.lock:
+            self.registry.requests.append(Request(self.command, self.path, headers))
+        behaviour = self.registry.scripted(self.path)
+        if behaviour is not None and behaviour(self, self.path):
+            return
+        path = urlsplit(self.path).path
+        if path == "/token":
+            self._token(body)
+        elif self._authorised():
+            self._honest(path)
+
+    do_HEAD = do_POST = do_GET
+
+    def answer(self, status: int, body: bytes = b"", headers: Optional[Dict[str, str]] = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        if "Content-Length" not in (headers or {}):
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def reset(self) -> None:
+        """Hang up with a TCP reset."""
+        self.wfile.flush()
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.close_connection = True
+        self.connection.close()
+
+    def blob(self, path: str) -> bytes:
+        return self.registry.blobs[path.rpartition("/")[2]]
+
+    def start(self) -> int:
+        """Where the requested range begins, or 0."""
+        value = self.headers.get("Range") or ""
+        return int(value[6:].rstrip("-")) if value.startswith("bytes=") else 0
+
+    def _authorised(self) -> bool:
+        registry = self.registry
+        if registry.auth is None:
+            return True
+        scheme, user, password = registry.auth
+        given = self.headers.get("Authorization") or ""
+        if scheme == "basic":
+            wanted = "Basic " + base64.b64encode(("%s:%s" % (user, password)).encode()).decode()
+            if given == wanted:
+                return True
+            challenge = 'Basic realm="fake"'
+        else:
+            with registry.lock:
+                left = registry.tokens.get(given[len("Bearer ") :], 0)
+                if left > 0:
+                    registry.tokens[given[len("Bearer ") :]] = left - 1
+                    return True
+            realm = registry.realm or registry.url + "/token"
+            challenge = 'Bearer realm="%s",service="fake",scope="repository:x:pull,push"' % realm
+        body = b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}'
+        self.answer(401, body, {"WWW-Authenticate": challenge})
+        return False
+
+    def _token(self, body: bytes) -> None:
+        registry = self.registry
+        _scheme, user, password = registry.auth or ("", "", "")
+        given = self.headers.get("Authorization") or ""
+        wanted = "Basic " + base64.b64encode(("%s:%s" % (user, password)).encode()).decode()
+        refresh = parse_qs(body.decode()).get("refresh_token", [""])[0]
+        if user and given != wanted and not (refresh and refresh == password):
+            self.answer(401, b'{"details":"incorrect username or password"}')
+            return
+        with registry.lock:
+            registry.issued += 1
+            token = "token%d" % registry.issued
+            registry.tokens[token] = registry.token_life
+        self.answer(200, json.dumps({"token": token, "expires_in": 300}).encode())
+
+    def _honest(self, path: str) -> None:
+        if path == "/v2/":
+            self.answer(200, b"{}", {"Docker-Distribution-API-Version": "registry/2.0"})
+        elif "/manifests/" in path:
+            repository, _slash, reference = path[len("/v2/") :].partition("/manifests/")
+            self._manifest(repository, reference)
+        elif "/blobs/" in path:
+            self._blob(path)
+        elif path.endswith("/tags/list"):
+            names = {tag for name, tag in self.registry.manifests if name == path[4:-10] and ":" not in tag}
+            self._list("tags", sorted(names), path)
+        elif path == "/v2/_catalog":
+            self._list("repositories", sorted({name for name, _tag in self.registry.manifests}), path)
+        else:
+            self.answer(404, b'{"errors":[{"code":"NOT_FOUND","message":"no such thing"}]}')
+
+    def _list(self, field: str, names: List[str], path: str) -> None:
+        if field == "tags" and not names:
+            self.answer(404, b'{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known"}]}')
+            return
+        last = parse_qs(urlsplit(self.path).query).get("last", [""])[0]
+        rest = [name for name in names if name > last]
+        page = rest[: self.registry.page]
+        headers = {}
+        if len(page) < len(rest):
+            headers["Link"] = '<%s?n=%d&last=%s>; rel="next"' % (path, len(page), page[-1])
+        self.answer(200, json.dumps({field: page}).encode(), headers)
+
+    def _manifest(self, repository: str, reference: str) -> None:
+        from helpers.images import digest_of
+
+        found = self.registry.manifests.get((repository, reference))
+        if found is None:
+            self.answer(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}')
+            return
+        data, kind = found
+        headers = {"Content-Type": kind, "Docker-Content-Digest": digest_of(data)}
+        if self.command == "HEAD":
+            headers["Content-Length"] = str(len(data))
+        self.answer(200, data, headers)
+
+    def _blob(self, path: str) -> None:
+        data = self.registry.blobs.get(path.rpartition("/")[2])
+        start = self.start()
+        if data is None:
+            self.answer(404, b'{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown"}]}')
+        elif start >= len(data) and start:
+            self.answer(416, b"", {"Content-Range": "bytes */%d" % len(data)})
+        elif start:
+            span = "bytes %d-%d/%d" % (start, len(data) - 1, len(data))
+            self.answer(206, data[start:], {"Content-Range": span})
+        else:
+            self.answer(200, data)
+
+
+# -- behaviours ---------------------------------------------------------------------------------------------------
+
+
+def status(code: int, body: bytes = b"", **headers: str) -> Behaviour:
+    def act(handler: Handler, path: str) -> bool:
+        handler.answer(code, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        return True
+
+    return act
+
+
+def reset_after(count: int) -> Behaviour:
+    """The honest head and ``count`` bytes of the blob, then a TCP reset."""
+
+    def act(handler: Handler, path: str) -> bool:
+        data, start = handler.blob(path), handler.start()
+        handler.send_response(206 if start else 200)
+        if start:
+            handler.send_header("Content-Range", "bytes %d-%d/%d" % (start, len(data) - 1, len(data)))
+        handler.send_header("Content-Length", str(len(data) - start))
+        handler.end_headers()
+        handler.wfile.write(data[start : start + count])
+        handler.reset()
+        return True
+
+    return act
+
+
+def body_of(data: bytes, *, length: Optional[int] = None) -> Behaviour:
+    """Other bytes than the honest ones, and with ``length`` a Content-Length that lies (the connection closes)."""
+
+    def act(handler: Handler, path: str) -> bool:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(data) if length is None else length))
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.wfile.write(data)
+        handler.close_connection = True
+        return True
+
+    return act
+
+
+def chunked(data: bytes, *, broken: bool = False) -> Behaviour:
+    """``data`` in chunked transfer coding without a length; ``broken`` leaves out the last chunk."""
+
+    def act(handler: Handler, path: str) -> bool:
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for start in range(0, len(data), 1000):
+            part = data[start : start + 1000]
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+        if broken:
+            handler.reset()
+        else:
+            handler.wfile.write(b"0\r\n\r\n")
+        return True
+
+    return act
+
+
+def ignore_range() -> Behaviour:
+    """200 and everything, whatever range was asked for."""
+
+    def act(handler: Handler, path: str) -> bool:
+        handler.answer(200, handler.blob(path))
+        return True
+
+    return act
+
+
+def redirect(url: str, code: int = 307) -> Behaviour:
+    """To ``url``; a path there stays what it was when ``url`` ends in ``*``."""
+
+    def act(handler: Handler, path: str) -> bool:
+        handler.answer(code, b"", {"Location": url[:-1] + path if url.endswith("*") else url})
+        return True
+
+    return act
+
+
+def drip(total: int, pause: float) -> Behaviour:
+    """One byte of the body every ``pause`` seconds."""
+
+    def act(handler: Handler, path: str) -> bool:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(total))
+        handler.end_headers()
+        for _n in range(total):
+            handler.wfile.write(b"x")
+            handler.wfile.flush()
+            time.sleep(pause)
+        return True
+
+    return act
+
+
+def drip_headers(pause: float, count: int = 1000) -> Behaviour:
+    """Headers that never end, a few bytes at a time."""
+
+    def act(handler: Handler, path: str) -> bool:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        for _n in range(count):
+            handler.wfile.write(b"x")
+            handler.wfile.flush()
+            time.sleep(pause)
+        return True
+
+    return act
+
+
+HTML = b"<!DOCTYPE html><html><body>Please log in</body></html>"
+
+
+def web_page() -> Behaviour:
+    return status(200, HTML, Content_Type="text/html; charset=utf-8")
