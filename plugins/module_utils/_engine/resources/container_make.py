@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import DiskFull, KernelError
-from .container_spec import DETACHED_MODES, signal_number
+from .container_spec import signal_number
 from .task import Task
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def create(
         },
         generation=1,
     )
+    for network in spec.get("networks", []):
+        task.network.find(network["name"])  # makes the default network, outside of the transaction
     with store.transaction():
         store.containers.create(record)
         if spec.get("networks"):
@@ -146,30 +148,10 @@ def image_config(image: ImageRecord) -> dict[str, Any]:
 
 def publish_ports(task: Task, record: ContainerRecord) -> None:
     """Reserve the published ports in the store; a host port of 0 is chosen here and kept for the container's life."""
-    from ..store.records import PortRecord
-
-    ports = record.spec.get("published_ports", [])
-    before = {(p.host_ip, p.container_port, p.protocol): p.host_port for p in task.store.networks.ports(record.id)}
-    rows = []
-    for port in ports:
-        number = port["host_port"]
-        if not number:
-            key = (port["host_ip"], port["container_port"], port["protocol"])
-            number = before.get(key) or free_port(port["host_ip"], port["protocol"])
-        rows.append(PortRecord(record.id, port["host_ip"], number, port["protocol"], port["container_port"]))
-    if rows or before:
+    rows = task.network.resolve_ports(record.id, record.spec.get("published_ports", []))
+    if rows or task.store.networks.ports(record.id):
         task.network.check_ports(rows, record.id)
         task.store.networks.put_ports(record.id, rows)
-
-
-def free_port(host_ip: str, protocol: str) -> int:
-    """A port the kernel considers free now, from its ephemeral range."""
-    import socket
-
-    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
-    with socket.socket(socket.AF_INET6 if ":" in host_ip else socket.AF_INET, kind) as probe:
-        probe.bind((host_ip, 0))
-        return int(probe.getsockname()[1])
 
 
 def write_files(task: Task, record: ContainerRecord) -> None:
@@ -188,7 +170,8 @@ def write_files(task: Task, record: ContainerRecord) -> None:
         )
     directory, spec = task.paths.container(record.id), record.spec
     hostname = container_hostname(task, record)
-    _write_etc(task, record, hostname, directory + "/files")
+    if not owns_network(spec):
+        _write_etc(task, record, hostname, directory + "/files")
     context = {
         "id": record.id,
         "name": record.name,
@@ -204,44 +187,36 @@ def write_files(task: Task, record: ContainerRecord) -> None:
 
 
 def _write_etc(task: Task, record: ContainerRecord, hostname: str, directory: str) -> None:
-    """hosts, hostname and resolv.conf as Docker writes them; in place, as a running container has them mounted."""
+    """hosts, hostname and resolv.conf of a container without a network namespace of its own; the network room writes
+    those of the others. In place, as a running container has them mounted."""
     from ..network import files
 
     spec = record.spec
     mode = spec.get("network_mode", "")
-    shared = shared_container(task, mode) if mode.startswith("container:") else None
-    host = files.host_resolver()
-    endpoints = task.store.networks.endpoints(container_id=record.id)
-    networks = [task.store.networks.get(endpoint.network_id) for endpoint in endpoints]
-    addresses = [address for endpoint in endpoints for address in (endpoint.ipv4, endpoint.ipv6) if address]
-    gateway = next((s["gateway"] for n in networks if n for s in n.subnets if s.get("gateway")), "")
-    texts = {
-        "hostname": hostname + "\n",
-        "hosts": files.hosts_text(
-            hostname,
-            addresses,
-            domainname=spec.get("domainname", ""),
-            extra=spec.get("etc_hosts", {}),
-            host_gateway=gateway,
-        ),
-        "resolv.conf": files.resolv_text(
-            host,
-            internal=any(network is not None and network.name != "bridge" for network in networks),
-            dns_servers=spec.get("dns_servers", ()),
-            search=spec.get("dns_search_domains"),
-            options=spec.get("dns_opts", ()),
-        ),
-    }
-    if mode == "host":
+    if mode.startswith("container:"):
+        source = task.paths.container(shared_container(task, mode).id) + "/files/"
+        texts = {name: _read(source + name) for name in ("hosts", "hostname", "resolv.conf")}
+    else:
         # The host's own, as Docker does, where the task does not say otherwise: loopback resolvers work there.
-        if not spec.get("etc_hosts"):
-            texts["hosts"] = _read("/etc/hosts")
-        if not (spec.get("dns_servers") or spec.get("dns_search_domains") or spec.get("dns_opts")):
-            texts["resolv.conf"] = _read("/etc/resolv.conf")
+        texts = {"hostname": hostname + "\n", "hosts": _read("/etc/hosts"), "resolv.conf": _read("/etc/resolv.conf")}
+        if spec.get("etc_hosts"):
+            texts["hosts"] = files.hosts_text(hostname, [], extra=spec["etc_hosts"], host_gateway="127.0.0.1")
+        if spec.get("dns_servers") or spec.get("dns_search_domains") or spec.get("dns_opts"):
+            texts["resolv.conf"] = files.resolv_text(
+                files.host_resolver(),
+                internal=False,
+                dns_servers=spec.get("dns_servers", ()),
+                search=spec.get("dns_search_domains"),
+                options=spec.get("dns_opts"),
+            )
     for name, text in texts.items():
-        if shared is not None:
-            text = _read("%s/files/%s" % (task.paths.container(shared.id), name))
         files.write_in_place("%s/%s" % (directory, name), text)
+
+
+def owns_network(spec: dict[str, Any]) -> bool:
+    """Whether the container has a network namespace of its own (everything but host and container:)."""
+    mode = spec.get("network_mode", "")
+    return mode != "host" and not mode.startswith("container:")
 
 
 def _read(path: str) -> str:
@@ -298,9 +273,6 @@ def run_settings(task: Task, record: ContainerRecord, image: ImageRecord) -> dic
     config = image_config(image)
     directory = paths.container(record.id)
     logs = spec.get("log_options", {})
-    owns_network = spec.get("network_mode", "") not in DETACHED_MODES[:1] and not spec.get(
-        "network_mode", ""
-    ).startswith("container:")
     return {
         "id": record.id,
         "name": record.name,
@@ -329,7 +301,7 @@ def run_settings(task: Task, record: ContainerRecord, image: ImageRecord) -> dic
         "groups": spec.get("groups", []),
         "init": bool(spec.get("init")),
         "on_exit": [engine_command("network.service", "release", paths.state, paths.run, record.id)]
-        if owns_network
+        if owns_network(spec)
         else [],
     }
 

@@ -25,7 +25,7 @@ def start(task: Task, record: ContainerRecord) -> None:
     if mode.startswith("container:"):
         _require_running(task, mode)
     try:
-        if mode != "host" and not mode.startswith("container:"):
+        if make.owns_network(record.spec):
             task.network.start(record.id)
         make.write_files(task, record)
         task.runtime.start(record.id)

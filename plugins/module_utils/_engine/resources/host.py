@@ -27,7 +27,7 @@ def facts(task: Task) -> dict[str, Any]:
     from ..storage import overlay
 
     layout = Layout.detect()
-    storage = overlay.probe(task.kernel)
+    storage = overlay.probe(task.kernel, task.paths.state if os.path.isdir(task.paths.state) else None)
     host: dict[str, Any] = {
         "engine": {"version": VERSION, "state_dir": task.paths.state, "run_dir": task.paths.run},
         "kernel": {"release": platform.release(), "machine": platform.machine()},
@@ -67,24 +67,22 @@ def _read(path: str) -> Optional[str]:
 
 
 def _nftables() -> bool:
-    """Whether the kernel has nf_tables, asked by opening its netlink family and requesting the generation."""
-    from ..kernel import nfnetlink
+    """Whether the kernel has nf_tables and lets us use it: asked by requesting the ruleset's generation."""
+    from ..kernel.nfnetlink import Nfnetlink
 
     try:
-        return nfnetlink.available()
+        with Nfnetlink() as netlink:
+            netlink.generation()
     except OSError:
         return False
+    return True
 
 
 def _missing_capabilities() -> list[str]:
     from ..kernel import capabilities
 
-    have = capabilities.bounding()
-    return [
-        name
-        for name in capabilities.DEFAULT + ("CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SYS_RESOURCE")
-        if name not in have
-    ]
+    have = capabilities.available()
+    return sorted(set(capabilities.from_mask((1 << capabilities.last_cap() + 1) - 1)) - have)
 
 
 def _objects(task: Task) -> dict[str, int]:
@@ -114,6 +112,8 @@ def _problems(host: dict[str, Any]) -> list[str]:
         out.append("Linux %s is older than 5.10, the oldest kernel this engine works on" % host["kernel"]["release"])
     if not host["network"]["nftables"]:
         out.append("The kernel has no nf_tables: ports cannot be published and networks not be isolated")
+    if not host["storage"]["overlay"]:
+        out.append("The kernel has no overlayfs: images cannot be mounted")
     if not host["security"]["seccomp"]:
         out.append("The kernel has no seccomp filters: containers could not be confined")
     for controller in ("memory", "cpu", "pids"):
@@ -127,7 +127,7 @@ def _fallbacks(host: dict[str, Any]) -> list[str]:
     out = []
     if not host["storage"].get("erofs_files"):
         out.append("Layers are extracted: this kernel cannot mount EROFS images from files (Linux 6.12)")
-    if host["storage"].get("mode") != "fd":
+    if host["storage"]["overlay_mode"] != "fd":
         out.append("Layers are handed to overlayfs by path: this kernel does not take descriptors (Linux 6.13)")
     if "CAP_SYS_RESOURCE" in host["security"]["missing_capabilities"]:
         out.append("Limits above the present hard limits are clamped: CAP_SYS_RESOURCE is missing")

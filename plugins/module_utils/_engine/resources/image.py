@@ -22,7 +22,7 @@ def run(task: Task) -> dict[str, Any]:
     params = task.params
     name = params["name"]
     if not image_choice.is_id(name):
-        name = str(reference.parse(name))
+        name = reference.parse(name).canonical()
     plan = Plan()
     before = image_choice.find(task, params["name"])
     plan.before = _shown(before)

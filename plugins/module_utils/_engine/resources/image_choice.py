@@ -71,7 +71,7 @@ def find(task: Task, text: str) -> Optional[ImageRecord]:
 
     if is_id(text):
         return task.store.images.get(text) or task.store.images.find(text)
-    return task.store.images.by_reference(str(reference.parse(text))) or (
+    return task.store.images.by_reference(reference.parse(text).canonical()) or (
         task.store.images.find(text) if _maybe_prefix(text) else None
     )
 
@@ -81,6 +81,9 @@ def _maybe_prefix(text: str) -> bool:
 
 
 def transport(task: Task) -> Transport:
+    from functools import partial
+
+    from ..registry import credentials
     from ..registry.transport import Transport
 
     params = task.params
@@ -88,7 +91,7 @@ def transport(task: Task) -> Transport:
         validate_certs=params.get("validate_certs", True) is not False,
         ca_path=params.get("ca_path"),
         timeout=params.get("timeout") or 60,
-        auth_file=task.paths.auth,
+        credentials=partial(credentials.lookup, task.paths.auth),
     )
 
 

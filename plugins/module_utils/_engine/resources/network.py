@@ -74,7 +74,7 @@ def _plan(task: Task, name: str) -> Plan:
     spec = wanted(task)
     plan.after = spec
     if record is None:
-        task.network.check(spec)
+        task.network.preview(name, spec)
         plan.add(Operation("create", "network", name, lambda: task.network.create(name, spec), why="missing"))
         return plan
     plan.before = record.spec
@@ -95,9 +95,10 @@ def _plan(task: Task, name: str) -> Plan:
             )
         )
     if not plan.operations:
-        for sentence in task.network.drift(record):
-            plan.add(Operation("live", "network", name, lambda: task.network.repair(record), why="drift: " + sentence))
-            break
+        drift = task.network.observe(record)["drift"]
+        if drift:
+            why = "drift: " + "; ".join(drift)
+            plan.add(Operation("live", "network", name, lambda: task.network.repair(record), why=why))
     return plan
 
 
