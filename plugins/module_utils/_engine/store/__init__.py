@@ -15,6 +15,7 @@ Layout (``paths.state``; everything on one file system)::
     tmp/ingest-r<hex>        a blob coming in whose digest nobody knows yet
     tmp/layer-<hex>/         a layer being built
     tmp/trash-<hex>          something being deleted
+    reserve                  some space given back on a full disk, so that something can be removed
     lost/<id>-<time>/        container directories set aside because the database that knew them was lost
     <paths.run>/boot_id      which boot this state was last looked through in
 

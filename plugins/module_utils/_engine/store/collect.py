@@ -22,14 +22,14 @@ def collect(store: Store) -> dict[str, Any]:
     """
     store.db.sync()
     layers, blobs, trashed = [], [], []
-    with store.transaction():
+    with store.transaction(freeing=True):
         forgotten = store.db.changed(
             "DELETE FROM images WHERE doomed = 1 AND NOT EXISTS"
             " (SELECT 1 FROM containers WHERE containers.image_id = images.id)"
         )
     if forgotten:
         store.db.sync()
-    with store.transaction():
+    with store.transaction(freeing=True):
         rows = store.db.execute(
             "SELECT chain_id FROM layers WHERE NOT EXISTS"
             " (SELECT 1 FROM image_layers WHERE image_layers.chain_id = layers.chain_id)"

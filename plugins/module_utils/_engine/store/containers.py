@@ -132,7 +132,7 @@ class Containers:
     def remove(self, container_id: str) -> bool:
         """Delete row, endpoints and ports in one transaction, then the directory. False if there was no such row."""
         trashed: list[Optional[str]] = []
-        with self._db.transaction(durable=True):
+        with self._db.transaction(durable=True, freeing=True):
             found = self._db.changed("DELETE FROM containers WHERE id = ?", (container_id,)) > 0
             if found:
                 path = self._paths.container(container_id)

@@ -19,13 +19,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from ..errors import Conflict, DiskFull, KernelError, StateError, TimedOut, WharfError
-from . import schema
+from . import reserve, schema
 
 if TYPE_CHECKING:
     import sqlite3
 
 BUSY_SECONDS = 30.0
-_WAL_KEEP_BYTES = 1 << 20
 Row = tuple[Any, ...]
 
 
@@ -160,8 +159,10 @@ class Database:
 
     # -- transactions ----------------------------------------------------------------------------------------
 
-    def transaction(self, *, durable: bool = False) -> Transaction:
+    def transaction(self, *, durable: bool = False, freeing: bool = False) -> Transaction:
         """``BEGIN IMMEDIATE`` … ``COMMIT``, or a savepoint inside an outer transaction. See ``Transaction``."""
+        if freeing:
+            reserve.spend(os.path.dirname(self.path))
         return Transaction(self, durable)
 
     def in_transaction(self) -> bool:
@@ -257,6 +258,14 @@ class Database:
 
     # -- errors ----------------------------------------------------------------------------------------------
 
+    def _is_full(self, words: str) -> bool:
+        """SQLite says "full" only for writes; files it cannot make or extend are "I/O error" and "unable to open"."""
+        if "full" in words:
+            return True
+        if "I/O error" not in words and "unable to open" not in words:
+            return False
+        return reserve.free_bytes(os.path.dirname(self.path)) < 65536 and not self.read_only
+
     def _fail(self, error: Exception) -> NoReturn:
         import sqlite3
 
@@ -266,12 +275,13 @@ class Database:
             raise error  # our mistake, not the database's
         if isinstance(error, sqlite3.IntegrityError):
             raise Conflict(words, **where) from error
-        if isinstance(error, sqlite3.OperationalError) and "full" in words:
+        if isinstance(error, sqlite3.OperationalError) and self._is_full(words):
             raise DiskFull(
-                "No space left for %s: %s bytes are free, at least %d are needed; nothing was changed"
-                % (self.path, _free_bytes(self.path), _WAL_KEEP_BYTES),
+                "No space left for %s: %d bytes are free, at least %d are needed; nothing was changed"
+                % (self.path, reserve.free_bytes(os.path.dirname(self.path)), reserve.STEP),
                 errno=28,
                 hint="Free some space on that file system.",
+                details={"bytes_needed": reserve.STEP},
                 **where,
             ) from error
         if isinstance(error, sqlite3.OperationalError) and "locked" in words:
@@ -289,14 +299,6 @@ class Database:
                 **where,
             ) from error
         raise error
-
-
-def _free_bytes(path: str) -> str:
-    try:
-        stats = os.statvfs(os.path.dirname(path))
-    except OSError:
-        return "unknown"
-    return str(stats.f_bavail * stats.f_frsize)
 
 
 class Transaction:

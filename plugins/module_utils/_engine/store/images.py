@@ -158,7 +158,7 @@ class Images:
         Raises ``InUse`` when containers are made from it; with ``force`` it loses its references, is no longer listed,
         and goes with the last of those containers.
         """
-        with self._db.transaction(durable=True):
+        with self._db.transaction(durable=True, freeing=True):
             users = self.users(image_id)
             if not users:
                 return self._db.changed("DELETE FROM images WHERE id = ?", (image_id,)) > 0

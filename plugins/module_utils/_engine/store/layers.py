@@ -163,7 +163,7 @@ class Layers:
         """Delete; returns the bytes freed, 0 if there is no such layer or another process pinned it. Raises ``InUse``
         when an image names it."""
         self.unpin(chain_id)
-        with self._db.transaction():
+        with self._db.transaction(freeing=True):
             trashed = self.take(chain_id)
         return scratch.empty(trashed)
 

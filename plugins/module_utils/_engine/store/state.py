@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 from ..errors import DiskFull, StateError
 from ..paths import Paths
-from . import scratch
+from . import reserve, scratch
 from .blobs import Blobs
 from .containers import Containers
 from .db import Database, Transaction
@@ -59,10 +59,12 @@ class Store:
             ) from error
         store = cls(paths)
         try:
+            reserve.spend(paths.state)
             if not store.db.check_version():
                 store._migrate()
             if recover:
                 store._recover_if_possible()
+            reserve.keep(paths.state)
         except BaseException:
             store.close()
             raise
@@ -97,13 +99,14 @@ class Store:
     ) -> None:
         self.close()
 
-    def transaction(self, *, durable: bool = False) -> Transaction:
+    def transaction(self, *, durable: bool = False, freeing: bool = False) -> Transaction:
         """All or nothing for what is done inside; joins an outer transaction. Keep it short: it locks out writers.
 
         ``durable`` waits for the disk at the end (needed where losing the last commit in a power cut loses data).
+        ``freeing`` (it removes something) may use the reserved space on a full disk.
         Directories of containers created or removed inside appear or go when the outermost transaction commits.
         """
-        return self.db.transaction(durable=durable)
+        return self.db.transaction(durable=durable, freeing=freeing)
 
     def lock(self, kind: str, name: str = "", *, shared: bool = False, timeout: Optional[float] = None) -> Lock:
         """A lock between processes; see ``locks``. ``timeout`` in seconds, ``None`` waits for ever."""

@@ -59,7 +59,7 @@ class Volumes:
 
     def remove(self, name: str) -> bool:
         """Delete the row. Raises ``InUse`` naming the containers that have it. False if there was none."""
-        with self._db.transaction(durable=True):
+        with self._db.transaction(durable=True, freeing=True):
             users = self.users(name)
             if users:
                 raise InUse(

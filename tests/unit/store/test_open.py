@@ -1,0 +1,214 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Opening: schema versions, damage, read-only file systems, and what opening costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from helpers.store_kit import container, fork_all, hex_id
+from module_utils._engine.errors import StateError, WharfError
+from module_utils._engine.paths import Paths
+from module_utils._engine.store import schema
+from module_utils._engine.store.state import Store
+
+PLUGINS = os.path.join(os.path.dirname(__file__), "..", "..", "..", "plugins")
+
+
+def test_a_new_state_directory_is_made_private(paths):
+    Store.open(paths).close()
+    assert os.stat(paths.state).st_mode & 0o777 == 0o710
+    assert os.stat(paths.blobs).st_mode & 0o777 == 0o700
+
+
+def test_an_older_schema_is_migrated_step_by_step_and_keeps_its_rows(paths, monkeypatch):
+    with Store.open(paths) as store:
+        store.containers.create(container("web"))
+    more = [["ALTER TABLE containers ADD COLUMN note TEXT DEFAULT 'x'"], ["CREATE TABLE extra (n INTEGER)"]]
+    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, *more])
+    with Store.open(paths) as store:
+        assert store.db.version() == 3
+        assert store.containers.by_name("web") is not None
+        assert store.db.execute("SELECT note FROM containers") == [("x",)]
+
+
+def test_a_migration_that_fails_changes_nothing(paths, monkeypatch):
+    Store.open(paths).close()
+    broken = ["CREATE TABLE extra (n INTEGER)", "INSERT INTO nowhere VALUES (1)"]
+    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, broken])
+    with pytest.raises(StateError):
+        Store.open(paths)
+    monkeypatch.undo()
+    with Store.open(paths) as store:
+        assert store.db.version() == len(schema.MIGRATIONS)
+        assert store.db.execute("SELECT name FROM sqlite_master WHERE name = 'extra'") == []
+
+
+def test_a_newer_schema_is_refused_untouched(paths):
+    Store.open(paths).close()
+    connection = sqlite3.connect(paths.database)
+    connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with open(paths.database, "rb") as file:
+        before = file.read()
+    with pytest.raises(StateError) as caught:
+        Store.open(paths)
+    assert "99" in caught.value.msg and str(len(schema.MIGRATIONS)) in caught.value.msg
+    with open(paths.database, "rb") as file:
+        assert file.read() == before
+
+
+def test_many_processes_may_make_the_database_at_once(paths):
+    fork_all([lambda: Store.open(paths).close() for _ in range(8)])
+    with Store.open(paths) as store:
+        assert store.db.version() == len(schema.MIGRATIONS)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "header", "middle", "half", "directory", "no tables"])
+def test_a_damaged_database_is_an_error_that_says_what_to_do(damage, paths):
+    with Store.open(paths) as store:
+        for number in range(60):
+            store.containers.create(container("c%d" % number, spec={"text": "x" * 2000}))
+    _damage(paths, damage)
+    with pytest.raises(StateError) as caught, Store.open(paths) as store:
+        store.containers.list()
+    assert paths.database in caught.value.msg
+    assert len(os.listdir(paths.containers)) == 60
+
+
+def _damage(paths: Paths, damage: str) -> None:
+    size = os.path.getsize(paths.database)
+    if damage == "directory":
+        os.unlink(paths.database)
+        os.mkdir(paths.database)
+        return
+    if damage == "no tables":
+        os.unlink(paths.database)
+        connection = sqlite3.connect(paths.database)
+        connection.execute("PRAGMA user_version=%d" % len(schema.MIGRATIONS))
+        connection.close()
+        return
+    with open(paths.database, "r+b") as file:
+        if damage == "garbage":
+            file.write(b"not a database " * 1000)
+        elif damage == "header":
+            file.write(b"\0" * 100)
+        elif damage == "middle":
+            file.seek(4096)
+            file.write(b"\xff" * (size - 4096))
+        elif damage == "half":
+            file.truncate(size // 2)
+
+
+@pytest.mark.parametrize("loss", ["deleted", "emptied"])
+def test_a_lost_database_costs_no_data(loss, paths):
+    with Store.open(paths) as store:
+        store.containers.create(container("web"))
+        os.makedirs(paths.volume_data("data"))
+        with open(paths.container(container("web").id) + "/upper", "w") as file:
+            file.write("precious")
+    if loss == "deleted":
+        os.unlink(paths.database)
+    else:
+        os.truncate(paths.database, 0)
+    os.unlink(paths.run + "/boot_id")
+    with Store.open(paths) as store:
+        assert store.containers.list() == []
+        assert [volume.name for volume in store.volumes.list()] == ["data"]
+    (name,) = os.listdir(paths.state + "/lost")
+    assert name.startswith(container("web").id)
+    with open("%s/lost/%s/upper" % (paths.state, name)) as file:
+        assert file.read() == "precious"
+
+
+def test_one_damaged_record_does_not_hide_the_others(store):
+    store.containers.create(container("good"))
+    store.containers.create(container("bad"))
+    store.db.execute("UPDATE containers SET spec = '{' WHERE name = 'bad'")
+    assert [record.name for record in store.containers.list()] == ["good"]
+    assert list(store.containers.damaged()) == [container("bad").id]
+    with pytest.raises(StateError, match="container bad"):
+        store.containers.get("bad")
+    assert store.containers.remove(container("bad").id)
+
+
+def test_a_closed_store_is_not_used_by_mistake(paths):
+    store = Store.open(paths)
+    store.close()
+    store.close()
+    with pytest.raises(WharfError, match="closed"):
+        store.containers.list()
+
+
+def test_a_forked_child_gets_a_connection_of_its_own(store):
+    store.containers.create(container("parent"))
+
+    def child() -> None:
+        store.containers.create(container("child"))
+
+    fork_all([child])
+    assert {record.name for record in store.containers.list()} == {"parent", "child"}
+
+
+def test_opening_repairs_nothing_that_is_whole(paths):
+    Store.open(paths).close()
+    with Store.open(paths, recover=False) as store:
+        store.containers.create(container("web"))
+        assert store.recover() == []
+
+
+def test_a_container_directory_that_vanished_is_made_again(paths):
+    with Store.open(paths) as store:
+        store.containers.create(container("web"))
+    os.rmdir(paths.container(container("web").id))
+    with Store.open(paths, recover=False) as store:
+        assert len(store.recover()) == 1
+        assert os.path.isdir(paths.container(container("web").id))
+
+
+def test_a_leftover_that_cannot_be_removed_stops_nobody(paths, monkeypatch):
+    Store.open(paths).close()
+    os.mkdir(paths.container(hex_id("stuck")))
+    from module_utils._engine.store import scratch
+
+    def busy(tmp: str, path: str) -> None:
+        raise scratch.KernelError("Cannot remove %s: Device or resource busy" % path)
+
+    monkeypatch.setattr(scratch, "trash", busy)
+    with Store.open(paths, recover=False) as store:
+        (sentence,) = store.recover()
+        assert "busy" in sentence
+
+
+_BENCH = """
+import json, sys, time
+sys.path.insert(0, sys.argv[1])
+from module_utils._engine.paths import Paths
+from module_utils._engine.store.state import Store
+import fcntl, sqlite3, module_utils._engine.store.recovery
+before = time.perf_counter()
+with Store.open(Paths(sys.argv[2], sys.argv[3])) as store:
+    assert store.containers.get("c77").name == "c77"
+    spent = time.perf_counter() - before
+print(json.dumps({"ms": spent * 1000, "modules": sorted(sys.modules)}))
+"""
+
+
+def test_opening_with_200_containers_stays_in_its_budget(paths):
+    with Store.open(paths) as store, store.transaction():
+        for number in range(200):
+            env = {"NAME%d" % n: "value" for n in range(30)}
+            store.containers.create(container("c%d" % number, spec={"env": env}))
+    answers = [
+        json.loads(subprocess.check_output([sys.executable, "-c", _BENCH, PLUGINS, paths.state, paths.run]))
+        for _ in range(5)
+    ]
+    assert min(answer["ms"] for answer in answers) <= 4.0
+    heavy = {"ctypes", "shutil", "tempfile", "pathlib", "logging", "asyncio", "dataclasses", "subprocess", "urllib3"}
+    assert not heavy & set(answers[0]["modules"])
