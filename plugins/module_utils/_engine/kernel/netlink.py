@@ -30,6 +30,7 @@ NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 _IFLA_NET_NS_FD, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 28, 29, 37
 _SKIP_STATISTICS = 8
+_AF_BRIDGE, _IFLA_PROTINFO, _NESTED, _BRPORT_MODE = 7, 12, 0x8000, 4
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD = 2
@@ -259,6 +260,12 @@ class Netlink:
         body += attr(_IFLA_ADDRESS, pack_mac(mac)) if mac else b""
         body += attr(_IFLA_IFNAME, name) if name else b""
         self.request(NEWLINK, body, NLM_ACK, name or "link %d" % index)
+
+    def set_hairpin(self, index: int) -> None:
+        """Let a bridge send frames back out of the port they came in by (IFLA_BRPORT_MODE)."""
+        body = struct.pack("=BxHiII", _AF_BRIDGE, 0, index, 0, 0)
+        body += attr(_IFLA_PROTINFO | _NESTED, attr(_BRPORT_MODE, b"\1"))
+        self.request(SETLINK, body, NLM_ACK, "link %d" % index)
 
     def delete_link(self, name: Union[str, int]) -> bool:
         """Returns False if it was not there."""

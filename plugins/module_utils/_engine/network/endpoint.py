@@ -77,26 +77,30 @@ def _link(outer: Netlink, sandbox: Sandbox, bridge: Link, endpoint: EndpointReco
         link = None
     if link is None:
         _add(outer, sandbox, name, bridge, endpoint)
-        link = sandbox.inner.link(endpoint.ifname)
-    elif host is not None and (host.master != bridge.ifindex or not host.up):
-        outer.set_link(host.ifindex, master=bridge.ifindex, up=True)
-    if link is None:
+        link, host = sandbox.inner.link(endpoint.ifname), outer.link(name)
+    if link is None or host is None:
         raise OSError(19, "No such device", endpoint.ifname)
+    _host_end(outer, host, bridge)
     return link
+
+
+def _host_end(outer: Netlink, host: Link, bridge: Link) -> None:
+    """On the bridge, up, and without an address: a bridge port needs none. Hairpin: with br_netfilter loaded, what a
+    container sends to a port it has published itself is rewritten inside the bridge and must leave where it came in.
+    """
+    if host.master != bridge.ifindex or not host.up:
+        outer.set_link(host.ifindex, master=bridge.ifindex, up=True)
+    if read_sysctl("ipv6/conf/%s/disable_ipv6" % host.name) == "0":
+        write_sysctl("ipv6/conf/%s/disable_ipv6" % host.name, "1")
+    outer.set_hairpin(host.ifindex)
 
 
 def _add(outer: Netlink, sandbox: Sandbox, name: str, bridge: Link, endpoint: EndpointRecord) -> None:
     for attempt in (0, 1):
         try:
             outer.add_veth(
-                name,
-                endpoint.ifname,
-                sandbox.fd,
-                master=bridge.ifindex,
-                mtu=bridge.mtu,
-                peer_mac=endpoint.mac,
+                name, endpoint.ifname, sandbox.fd, master=bridge.ifindex, mtu=bridge.mtu, peer_mac=endpoint.mac
             )
-            write_sysctl("ipv6/conf/%s/disable_ipv6" % name, "1")  # a bridge port needs no address of its own
             return
         except OSError as error:
             if error.errno != 17 or attempt:  # EEXIST: its former namespace is still being torn down by the kernel

@@ -339,9 +339,9 @@ class NetworkService:
         for port in self.store.networks.ports():
             by_container.setdefault(port.container_id, []).append(port)
         wanted: list[Port] = []
-        for container_id, records in by_container.items():
+        for container_id, published in by_container.items():
             if self.is_active(container_id):
-                wanted += endpoint.port_targets(records, self._members(container_id))
+                wanted += endpoint.port_targets(published, self._members(container_id))
         return Firewall.desired([self._firewall_network(record) for record in networks], wanted)
 
     def _firewall_network(self, record: NetworkRecord) -> Any:
@@ -361,6 +361,10 @@ class NetworkService:
                 self.firewall.add_ports(targets, self.desired)
 
     def _withdraw(self, container_id: str, members: Sequence[Member]) -> None:
+        if not members and self.store.containers.get(container_id) is None:
+            with self._firewall_lock():  # its row has gone first, and with it what its ports were
+                self.firewall.sync(self.desired())
+            return
         targets = endpoint.port_targets(self.store.networks.ports(container_id=container_id), members)
         if targets:
             with self._firewall_lock():
@@ -469,9 +473,11 @@ def main(argv: Sequence[str]) -> None:
     if verb != "release":
         raise UsageError("network.service knows release, not %s" % verb)
     paths = Paths(state, run)
-    with Store.open(paths, recover=False) as store, store.lock("container", container_id):
-        if not _runs(paths, container_id):
-            with NetworkService(paths, store) as service:
+    with Store.open(paths, recover=False) as store:
+        record = store.containers.get(container_id)
+        name = record.name if record is not None else container_id
+        with store.lock("container", name), NetworkService(paths, store) as service:
+            if not _runs(paths, container_id):
                 service.release(container_id, wait=True)
 
 
