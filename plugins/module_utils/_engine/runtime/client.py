@@ -1,0 +1,339 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the rest of the engine sees of the runtime: start, stop, exec, and the present state of containers.
+
+Cheap to import. Reading the state needs no process of ours; everything else talks to the container's monitor, and
+brings back one that was lost.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from ..errors import Conflict, Interrupted, NotFound, TimedOut, WharfError
+from ..paths import Paths
+from . import statefile, wire
+
+if TYPE_CHECKING:
+    from ..kernel.syscalls import Kernel
+    from .exec import ExecSpec
+
+_SPAWNER_TIMEOUT = 15.0
+_START_TIMEOUT = 120.0
+_GONE = (FileNotFoundError, ConnectionRefusedError)
+
+
+class ExecResult(NamedTuple):
+    """``exit_code`` is 137 when it ``timed_out``. With a tty everything is in ``stdout``."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    pid: int
+    timed_out: bool
+
+
+class Runtime:
+    def __init__(self, paths: Paths, kernel: Optional[Kernel] = None) -> None:
+        self.paths = paths
+        self.kernel = kernel
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def state(self, container: str) -> dict[str, Any]:
+        """The container as it is now, in state.json's shape; ``status`` "created" when it never ran."""
+        known = statefile.read(self.paths.container(container) + "/state.json")
+        return statefile.blank(container) if known is None else statefile.present(known)
+
+    def is_monitored(self, container: str) -> bool:
+        """False for a running container whose monitor was killed: ``adopt`` it."""
+        known = statefile.read(self.paths.container(container) + "/state.json")
+        return known is not None and statefile.monitor_alive(known)
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def start(self, container: str, timeout: float = _START_TIMEOUT) -> dict[str, Any]:
+        """Start it (no-op when it runs; at once when it waits for a restart). Returns the state.
+
+        Raises ``StartError`` (``details.exit_code`` 125 to 128) after which nothing of the start is left but the
+        reason in the state; ``Conflict`` for a port that is taken; ``Interrupted``, ``TimedOut``.
+        """
+        state = self.state(container)
+        if state["status"] in ("running", "paused"):
+            if not self.is_monitored(container):
+                return self.adopt(container)
+            return state
+        if state["status"] == "restarting":
+            try:
+                answer: dict[str, Any] = self._ask(container, {"op": "start"}, timeout)["state"]
+                return answer
+            except NotFound:  # its monitor gave up just now
+                pass
+        return self._through_spawner("start", container, timeout)
+
+    def adopt(self, container: str) -> dict[str, Any]:
+        """Give a running container whose monitor was lost a new one. Raises ``NotFound`` when it does not run."""
+        if self.is_monitored(container):
+            return self.state(container)
+        return self._through_spawner("adopt", container, _START_TIMEOUT)
+
+    def stop(
+        self, container: str, signal: Optional[int] = None, timeout: Optional[float] = None, manual: bool = True
+    ) -> dict[str, Any]:
+        """Stop it: ``signal``, and SIGKILL after ``timeout`` seconds (negative: never); by default what run.json says.
+        ``manual``: it stays stopped, whatever its restart policy. Returns the final state; nothing of the container is
+        left by then."""
+        state = self.state(container)
+        if state["status"] in ("created", "exited"):
+            return state
+        wait = None if timeout is not None and timeout < 0 else (600.0 if timeout is None else timeout) + 60.0
+        request = {"op": "stop", "signal": signal, "timeout": timeout, "manual": manual}
+        try:
+            self._ask(container, request, wait)
+        except (NotFound, Interrupted):
+            if self.state(container)["status"] in ("running", "paused"):
+                raise
+        self._wait_unlocked(container)
+        return self.state(container)
+
+    def restart(self, container: str, signal: Optional[int] = None, timeout: Optional[float] = None) -> dict[str, Any]:
+        self.stop(container, signal, timeout, manual=False)
+        return self.start(container)
+
+    def kill(self, container: str, signal: int = 9) -> dict[str, Any]:
+        """Send a signal. Raises ``Conflict`` when it does not run."""
+        self._require_running(container)
+        state: dict[str, Any] = self._ask(container, {"op": "kill", "signal": signal}, 30.0)["state"]
+        return state
+
+    def pause(self, container: str) -> dict[str, Any]:
+        self._require_running(container)
+        state: dict[str, Any] = self._ask(container, {"op": "pause"}, 30.0)["state"]
+        return state
+
+    def unpause(self, container: str) -> dict[str, Any]:
+        self._require_running(container)
+        state: dict[str, Any] = self._ask(container, {"op": "unpause"}, 30.0)["state"]
+        return state
+
+    def update(self, container: str, changes: Mapping[str, Any]) -> None:
+        """Change run.json (restart, healthcheck, stop_signal, stop_timeout, log, reserve ...), of a running container
+        through its monitor, with immediate effect. Raises ``Conflict`` for a port that is taken."""
+        if self.state(container)["status"] in ("running", "paused", "restarting"):
+            self._ask(container, {"op": "update", "changes": dict(changes)}, 30.0)
+            return
+        path = self.paths.container(container) + "/run.json"
+        import json
+
+        with open(path, "rb") as stream:
+            run = json.loads(stream.read())
+        run.update(changes)
+        statefile.write_json(path, run, sync=True)
+
+    def wait(self, container: str, condition: str = "exited", timeout: Optional[float] = None) -> dict[str, Any]:
+        """Wait until it is "exited", "healthy" or "running". Returns the state.
+
+        Raises ``UnhealthyError`` when it exits or turns unhealthy instead, ``TimedOut``.
+        """
+        state = self.state(container)
+        if state["status"] in ("created", "exited"):
+            if condition == "exited":
+                return state
+            from ..errors import UnhealthyError
+
+            raise UnhealthyError(
+                "The container exited with code %d while it was waited for" % state["exit_code"],
+                step="wait",
+                details={"exit_code": state["exit_code"], "health": state["health"]},
+            )
+        try:
+            reached: dict[str, Any] = self._ask(container, {"op": "wait", "condition": condition}, timeout)["state"]
+            return reached
+        except NotFound:
+            return self.wait(container, condition, timeout)  # ended between the two looks
+
+    def delete(self, container: str) -> None:
+        """Nothing of the container remains but its directory in the state: it is killed, its cgroup and run directory
+        are removed. Idempotent. The caller releases its network."""
+        state = self.state(container)
+        if state["status"] in ("running", "paused", "restarting"):
+            try:
+                self.stop(container, 9, 0.0)
+            except (WharfError, OSError):  # no monitor to be had: the cgroup kills it all the same
+                pass
+        from ..kernel.cgroups import Cgroup, Layout
+        from . import cleanup
+
+        self._wait_unlocked(container)
+        path = "%s/%s" % (self.paths.cgroup, container)
+        try:
+            with open(self.paths.container(container) + "/run.json", "rb") as stream:
+                import json
+
+                path = json.loads(stream.read()).get("cgroup") or path
+        except (FileNotFoundError, ValueError):
+            pass
+        cleanup.tidy(self.paths, Cgroup(Layout.detect(), path), container)
+
+    def forget_layers(self, layers: list[str]) -> None:
+        """Before layer directories are removed: let the spawner, if there is one, unmount them."""
+        try:
+            with wire.connect(self.paths.spawner_socket, 5.0) as sock:
+                wire.send_line(sock, {"op": "forget", "layers": layers})
+                wire.LineReader(sock).wait()
+        except OSError:  # no spawner, no mounts
+            pass
+
+    # -- exec ------------------------------------------------------------------------------------------------------
+
+    def exec(
+        self,
+        container: str,
+        spec: ExecSpec,
+        stdin: bytes = b"",
+        *,
+        detach: bool = False,
+        max_output: Optional[int] = None,
+        on_output: Optional[Callable[[str, bytes], None]] = None,
+    ) -> ExecResult:
+        """Run a program in the container and wait for it. With ``detach`` return as soon as it runs (exit_code 0).
+        ``max_output``: keep at most so many bytes of each stream. Raises ``StartError`` (126, 127), ``Conflict``."""
+        from . import exec_client
+
+        self._require_running(container)
+        sock = self._connect(container)
+        try:
+            return exec_client.run(sock, spec, stdin, detach=detach, max_output=max_output, on_output=on_output)
+        finally:
+            sock.close()
+
+    # -- talking ---------------------------------------------------------------------------------------------------
+
+    def _require_running(self, container: str) -> None:
+        state = self.state(container)
+        if state["status"] not in ("running", "paused"):
+            raise Conflict("Container %s is not running" % container[:12], step="runtime", subject=container)
+
+    def _connect(self, container: str) -> socket.socket:
+        """To the monitor; a running container without one gets one. Raises ``NotFound``."""
+        path = self.paths.container_run(container) + "/monitor.sock"
+        for attempt in range(2):
+            try:
+                return wire.connect(path, _SPAWNER_TIMEOUT)
+            except _GONE:
+                if attempt:
+                    break
+                self.adopt(container)
+        raise NotFound("Container %s has no monitor" % container[:12], step="connect_monitor", subject=container)
+
+    def _ask(self, container: str, request: dict[str, Any], timeout: Optional[float]) -> dict[str, Any]:
+        with self._connect(container) as sock:
+            return self._converse(sock, request, timeout, container)
+
+    def _converse(
+        self, sock: socket.socket, request: dict[str, Any], timeout: Optional[float], container: str
+    ) -> dict[str, Any]:
+        sock.settimeout(timeout)
+        try:
+            wire.send_line(sock, request)
+            answer = wire.LineReader(sock).wait()
+        except (socket.timeout, TimeoutError):
+            raise TimedOut(
+                "Container %s: %s took longer than %g seconds" % (container[:12], request["op"], timeout or 0),
+                step=str(request["op"]),
+                subject=container,
+            ) from None
+        except (ConnectionError, BrokenPipeError):
+            answer = None
+        if answer is None:
+            raise Interrupted(
+                "The monitor of container %s died during %s" % (container[:12], request["op"]),
+                step=str(request["op"]),
+                subject=container,
+                hint="Run the task again: what was left is repaired then.",
+            )
+        if "error" in answer:
+            raise _named(wire.error_from_dict(answer["error"]), container)
+        return answer
+
+    def _through_spawner(self, operation: str, container: str, timeout: float) -> dict[str, Any]:
+        for attempt in range(3):
+            with self._spawner() as sock:
+                try:
+                    answer = self._converse(sock, {"op": operation, "id": container}, timeout, container)
+                except Interrupted:
+                    # The spawner ended just then, or its child was killed: whatever it left, the next one tidies.
+                    state = self.state(container)
+                    if state["status"] in ("running", "paused") and self.is_monitored(container):
+                        return state
+                    if attempt == 2:
+                        raise
+                    continue
+                started: dict[str, Any] = answer["state"]
+                return started
+        raise Interrupted("The spawner ended during the request", step=operation, subject=container)
+
+    def _spawner(self) -> socket.socket:
+        """A connection to the spawner, started on demand."""
+        path = self.paths.spawner_socket
+        try:
+            return wire.connect(path, _SPAWNER_TIMEOUT)
+        except _GONE:
+            pass
+        from .. import process
+
+        argv = process.engine_command("runtime.spawner", self.paths.state, self.paths.run)
+        process.spawn_daemon(argv, log=self.paths.run + "/spawner.log")
+        deadline = time.monotonic() + _SPAWNER_TIMEOUT
+        while True:
+            try:
+                return wire.connect(path, _SPAWNER_TIMEOUT)
+            except _GONE:
+                if time.monotonic() >= deadline:
+                    raise Interrupted(
+                        "The engine's spawner process did not start: %s" % _tail(self.paths.run + "/spawner.log"),
+                        step="start_spawner",
+                        path=self.paths.run + "/spawner.log",
+                    ) from None
+                time.sleep(0.003)
+
+    def _wait_unlocked(self, container: str, timeout: float = 30.0) -> None:
+        """Until the container's monitor has let go of everything and ended."""
+        import fcntl
+
+        try:
+            fd = os.open(self.paths.container(container) + "/monitor.lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        deadline = time.monotonic() + timeout
+        try:
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise TimedOut(
+                            "The monitor of container %s does not end" % container[:12], step="stop", subject=container
+                        ) from None
+                    time.sleep(0.002)
+        finally:
+            os.close(fd)
+
+
+def _named(error: WharfError, container: str) -> WharfError:
+    error.subject = error.subject or container
+    return error
+
+
+def _tail(path: str) -> str:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()[-500:].decode(errors="replace").strip() or "no message"
+    except OSError:
+        return "no log"

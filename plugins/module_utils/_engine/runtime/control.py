@@ -1,0 +1,211 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The monitor's control socket: one JSON request a connection, one or more JSON answers.
+
+Requests (``op``): ``state``; ``stop {signal, timeout, manual}``; ``kill {signal}``; ``start``; ``pause``, ``unpause``;
+``update {changes}``; ``wait {condition: exited | healthy | running}``; ``exec {argv, env, user, groups, cwd, tty,
+timeout}`` with three descriptors for 0, 1, 2 (none: /dev/null), answered by ``{started, pid}`` (with a tty the
+master's descriptor comes along) and at its end ``{exit_code, timed_out}``; ``exec_signal {pid, signal}``.
+Answers: ``{state}``, ``{ok}``, or ``{error}`` as in ``wire``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Any, Optional
+
+from ..errors import UnhealthyError, UsageError, WharfError
+from . import wire
+from .exec import ExecSpec
+from .execs import TIMED_OUT
+
+if TYPE_CHECKING:
+    from .monitor import Monitor
+
+_MAX_CLIENTS = 256
+
+
+class _Client:
+    __slots__ = ("condition", "reader", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.reader = wire.LineReader(sock)
+        self.condition = ""  # what it waits for
+
+
+class Control:
+    def __init__(self, monitor: Monitor) -> None:
+        self.monitor = monitor
+        self._clients: dict[int, _Client] = {}
+        self._listener = wire.listen(monitor.run_directory + "/monitor.sock")
+        self._listener.setblocking(False)
+        monitor.loop.add(self._listener.fileno(), lambda _events: self._accept())
+
+    # -- connections -----------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        try:
+            sock, _address = self._listener.accept()
+        except OSError:  # the client is gone already
+            return
+        if not wire.peer_is_owner(sock) or len(self._clients) >= _MAX_CLIENTS:
+            sock.close()
+            return
+        sock.setblocking(False)
+        client = _Client(sock)
+        self._clients[sock.fileno()] = client
+        self.monitor.loop.add(sock.fileno(), lambda _events: self._readable(client))
+
+    def _readable(self, client: _Client) -> None:
+        try:
+            client.reader.feed()
+            message = client.reader.next()
+        except (OSError, ValueError):
+            self._drop(client)
+            return
+        if message is not None:
+            fds, client.reader.fds = client.reader.fds, []
+            try:
+                self._handle(client, message, fds)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+        elif client.reader.closed:
+            self._drop(client)
+
+    def _drop(self, client: _Client) -> None:
+        if self._clients.pop(client.sock.fileno(), None) is not None:
+            self.monitor.loop.remove(client.sock.fileno())
+            for fd in client.reader.fds:
+                os.close(fd)
+            client.sock.close()
+
+    def _answer(self, client: _Client, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        """Never blocks: a client that does not read its small answers loses its connection."""
+        if client.sock.fileno() < 0:
+            return
+        try:
+            wire.send_line(client.sock, message, fds)
+        except OSError:
+            self._drop(client)
+
+    def changed(self) -> None:
+        """The state has changed: answer whoever waits for that."""
+        for client in list(self._clients.values()):
+            if client.condition:
+                self._check(client)
+
+    def close(self) -> None:
+        """The container has ended for good: everybody gets the final state."""
+        self.monitor.loop.remove(self._listener.fileno())
+        self._listener.close()
+        for client in list(self._clients.values()):
+            if client.condition:
+                self._check(client, final=True)
+            self._drop(client)
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    def _handle(self, client: _Client, message: dict[str, Any], fds: list[int]) -> None:
+        operation = getattr(self, "_op_" + str(message.get("op")), None)
+        try:
+            if operation is None:
+                raise UsageError("The monitor knows no operation %r" % message.get("op"), step="control")
+            operation(client, message, fds)
+        except WharfError as error:
+            self._answer(client, {"error": wire.error_to_dict(error)})
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            self._answer(client, {"error": wire.error_to_dict(error, "control")})
+
+    def _op_state(self, client: _Client, _message: dict[str, Any], _fds: list[int]) -> None:
+        self._answer(client, {"state": self.monitor.state})
+
+    def _op_stop(self, client: _Client, message: dict[str, Any], _fds: list[int]) -> None:
+        run = self.monitor.run_config
+        number = message.get("signal") or run.get("stop_signal") or signal.SIGTERM
+        timeout = message.get("timeout")
+        if timeout is None:
+            timeout = run.get("stop_timeout")
+        client.condition = "exited"
+        self.monitor.stop(int(number), 10.0 if timeout is None else float(timeout), bool(message.get("manual", True)))
+
+    def _op_kill(self, client: _Client, message: dict[str, Any], _fds: list[int]) -> None:
+        self.monitor.kill(int(message["signal"]))
+        self._answer(client, {"state": self.monitor.state})
+
+    def _op_start(self, client: _Client, _message: dict[str, Any], _fds: list[int]) -> None:
+        self.monitor.start_now()
+        self._answer(client, {"state": self.monitor.state})
+
+    def _op_pause(self, client: _Client, _message: dict[str, Any], _fds: list[int]) -> None:
+        self.monitor.pause(True)
+        self._answer(client, {"state": self.monitor.state})
+
+    def _op_unpause(self, client: _Client, _message: dict[str, Any], _fds: list[int]) -> None:
+        self.monitor.pause(False)
+        self._answer(client, {"state": self.monitor.state})
+
+    def _op_update(self, client: _Client, message: dict[str, Any], _fds: list[int]) -> None:
+        self.monitor.update(message["changes"])
+        self._answer(client, {"ok": True})
+
+    def _op_wait(self, client: _Client, message: dict[str, Any], _fds: list[int]) -> None:
+        if message["condition"] not in ("exited", "healthy", "running"):
+            raise UsageError("Nobody can wait for %r" % message["condition"], step="control")
+        client.condition = message["condition"]
+        self._check(client)
+
+    def _check(self, client: _Client, final: bool = False) -> None:
+        state = self.monitor.state
+        health = (state.get("health") or {}).get("status")
+        reached = {
+            "exited": final,
+            "running": state["status"] == "running",
+            "healthy": state["status"] == "running" and health in ("healthy", None),
+        }[client.condition]
+        if reached:
+            client.condition = ""
+            self._answer(client, {"state": state})
+        elif client.condition != "exited" and (final or health == "unhealthy"):
+            words = "exited with code %d" % state["exit_code"] if final else "is unhealthy"
+            error = UnhealthyError(
+                "The container %s while it was waited for" % words,
+                step="wait",
+                details={"exit_code": state["exit_code"], "health": state.get("health")},
+            )
+            client.condition = ""
+            self._answer(client, {"error": wire.error_to_dict(error)})
+
+    def _op_exec(self, client: _Client, message: dict[str, Any], fds: list[int]) -> None:
+        spec = ExecSpec(
+            argv=list(message["argv"]),
+            env=list(message.get("env") or ()),
+            user=message.get("user"),
+            groups=list(message.get("groups") or ()),
+            cwd=message.get("cwd"),
+            tty=bool(message.get("tty")),
+            timeout=message.get("timeout"),
+        )
+        if not spec.argv:
+            raise UsageError("No command to execute", step="exec", path="command")
+        stdio = (fds[0], fds[1], fds[2]) if len(fds) == 3 else (-1, -1, -1)
+
+        def started(error: Optional[WharfError], pid: int, terminal: int) -> None:
+            if error is not None:
+                self._answer(client, {"error": wire.error_to_dict(error)})
+            else:
+                self._answer(client, {"started": True, "pid": pid}, (terminal,) if terminal >= 0 else ())
+
+        def ended(code: int) -> None:
+            timed_out = code == TIMED_OUT
+            self._answer(client, {"exit_code": 137 if timed_out else code, "timed_out": timed_out})
+
+        self.monitor.execs.start(self.monitor.target(), spec, stdio, started, ended)
+
+    def _op_exec_signal(self, client: _Client, message: dict[str, Any], _fds: list[int]) -> None:
+        sent = self.monitor.execs.signal(int(message["pid"]), int(message["signal"]))
+        self._answer(client, {"ok": sent})

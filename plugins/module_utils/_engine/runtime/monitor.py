@@ -1,0 +1,380 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One container's monitor: parent of its PID 1, so that its exit code is never lost.
+
+Forked from the spawner, independent of it and of any task. It starts the container, takes its output, restarts it by
+policy, probes its health, notices OOM kills, runs execs, and writes ``state.json``. When the container has ended for
+good it removes what belongs to it and ends. Killed itself, it takes nothing with it: the container has no
+parent-death signal, its output waits in the FIFOs, and ``adopt`` continues where it left off.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ..errors import Conflict, NotFound, StartError, WharfError
+from ..kernel import pidfd as pidfds
+from ..kernel import procfs
+from ..kernel.cgroups import Cgroup, Layout
+from ..kernel.cgroups.events import OomSource, oom_source
+from ..kernel.syscalls import Kernel
+from ..paths import Paths
+from . import cleanup, logs, parent, restart, statefile
+from . import exec as execution
+from .control import Control
+from .execs import Execs
+from .loop import Loop, Timer
+from .ports import Reservations
+from .probes import Probes
+from .stdio import Stdio, discard
+
+_KILL_GRACE = 2.0
+
+
+class Monitor:
+    def __init__(self, kernel: Kernel, paths: Paths, container_id: str, cache: Optional[dict[str, int]]) -> None:
+        self.kernel = kernel
+        self.paths = paths
+        self.id = container_id
+        self.directory = paths.container(container_id)
+        self.run_directory = paths.container_run(container_id)
+        self.cache = cache
+        self.loop = Loop()
+        self.run_config: dict[str, Any] = _load(self.directory + "/run.json", container_id)
+        self.config: dict[str, Any] = _load(self.directory + "/config.json", container_id)
+        self.state = statefile.read(self.directory + "/state.json") or statefile.blank(container_id)
+        self.layout = Layout.detect()
+        self.cgroup = Cgroup(self.layout, self.run_config["cgroup"])
+        self.backoff = restart.Backoff()
+        self.ports = Reservations()
+        self.stdio: Optional[Stdio] = None
+        self.control: Optional[Control] = None
+        self.execs = Execs(kernel, self.loop, self.cgroup)
+        self.probes = Probes(self)
+        self.child: Optional[parent.Child] = None
+        self.oom: Optional[OomSource] = None
+        self.stopping = False  # asked to end: no restart, whatever the policy
+        self.started = 0.0  # monotonic
+        self._kill_timer: Optional[Timer] = None
+        self._restart_timer: Optional[Timer] = None
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def save(self, *, sync: bool = False, **changes: Any) -> None:
+        self.state.update(changes)
+        try:
+            statefile.write_json(self.directory + "/state.json", self.state, sync=sync)
+        except OSError:  # a full disk must not end the container; the next change tries again
+            pass
+
+    @property
+    def running(self) -> bool:
+        return self.child is not None
+
+    @property
+    def waiting(self) -> bool:
+        """Between two runs."""
+        return self._restart_timer is not None
+
+    # -- starting --------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """The first start, asked for by somebody. Raises ``WharfError``; then ``fail`` tidies up."""
+        if statefile.present(self.state)["status"] in ("running", "paused"):
+            raise Conflict("Container %s is running already, without a monitor: adopt it" % self.id[:12], step="start")
+        cleanup.tidy(self.paths, self.cgroup, self.id)  # of an earlier run that ended with its monitor
+        os.makedirs(self.run_directory, 0o700, exist_ok=True)
+        self.stdio = Stdio(self.loop, self.run_directory, self.run_config)
+        self.ports.set(self.run_config.get("reserve") or ())
+        self.control = Control(self)
+        self.state.update(restart_count=0, manually_stopped=False, oom_killed=False, error="", exit_code=0)
+        self.state.update(monitor_pid=os.getpid(), monitor_start=procfs.start_time(os.getpid()) or 0)
+        self.state["boot_id"] = procfs.boot_id()
+        self._start()
+
+    def _start(self) -> None:
+        """One run: cgroup, streams, process. Raises ``WharfError``."""
+        stdio = self._streams()
+        self.cgroup.create()
+        resources = self.config["linux"].get("resources") or {}
+        self.cgroup.apply({key: value for key, value in resources.items() if key != "devices"})
+        cleanup.apply_devices(self.kernel, self.cgroup, resources.get("devices") or ())
+        stdio.open()
+        ends = stdio.container_ends()
+        try:
+            bundle = parent.Bundle(self.config, self.run_config, ends)
+            self.child = parent.launch(self.kernel, self.layout, self.cgroup, bundle, self.cache, self._about_to_run)
+        finally:
+            discard(ends)
+            self._drop_cache()
+        if self.child.terminal >= 0:
+            stdio.attach_terminal(self.child.terminal)
+        self.started = time.monotonic()
+        self._watch()
+        self.save(
+            status="running", pid=self.child.pid, pid_start=self.child.start, started_at=logs.timestamp(), error=""
+        )
+
+    def _streams(self) -> Stdio:
+        if self.stdio is None:
+            raise StartError("The container's streams are not set up", step="start")
+        return self.stdio
+
+    def _about_to_run(self, pid: int, start: int) -> None:
+        self.save(status="created", pid=pid, pid_start=start)
+
+    def _drop_cache(self) -> None:
+        """The layer mounts inherited from the spawner are for the first start only: held on, they would keep other
+        containers' images from being unmounted."""
+        for fd in (self.cache or {}).values():
+            os.close(fd)
+        self.cache = None
+
+    def _watch(self) -> None:
+        if self.child is None:
+            return
+        self.loop.add(self.child.pidfd, lambda _events: self._exited())
+        self.oom = oom_source(self.cgroup)
+        if self.oom is not None:
+            self.loop.add(self.oom.fileno(), lambda _events: self._out_of_memory(), self.oom.events)
+        self.probes.begin()
+
+    def adopt(self) -> None:
+        """Take over a running container whose monitor is gone. Raises ``NotFound`` when it has ended meanwhile."""
+        state = self.state
+        fd = pidfds.open_pid(state["pid"], state["pid_start"]) if statefile.process_alive(state) else None
+        if fd is None:
+            raise NotFound("Container %s is not running" % self.id[:12], step="adopt")
+        self.child = parent.Child(state["pid"], fd, state["pid_start"], -1)
+        os.makedirs(self.run_directory, 0o700, exist_ok=True)
+        self.stdio = Stdio(self.loop, self.run_directory, self.run_config)
+        self.stdio.open(adopt=True)
+        self.ports.set(self.run_config.get("reserve") or ())
+        self.control = Control(self)
+        self._drop_cache()
+        self.started = time.monotonic()
+        self._watch()
+        self.save(monitor_pid=os.getpid(), monitor_start=procfs.start_time(os.getpid()) or 0)
+
+    # -- while it runs ---------------------------------------------------------------------------------------------
+
+    def target(self) -> execution.Target:
+        """For an exec. Raises ``Conflict`` when nothing runs."""
+        if self.child is None:
+            raise Conflict("Container %s is not running" % self.id[:12], step="exec")
+        if self.state["status"] == "paused":
+            raise Conflict("Container %s is paused, unpause the container before exec" % self.id[:12], step="exec")
+        return execution.Target(
+            self.child.pidfd,
+            self.config,
+            self.run_config.get("uid_user") or "",
+            tuple(self.run_config.get("groups") or ()),
+            parent.seccomp_program(self.kernel, self.config),
+            self.cgroup,
+        )
+
+    def stop(self, number: int, timeout: float, manual: bool) -> None:
+        """Ask the container to end; SIGKILL after ``timeout`` seconds (negative: never)."""
+        self.stopping = True
+        if manual:
+            self.save(manually_stopped=True)
+        if self._restart_timer is not None:
+            self._restart_timer.cancel()
+            self._restart_timer = None
+            self.finish()
+            return
+        if self.state["status"] == "paused":
+            self.pause(False)
+        if self.child is not None:
+            pidfds.send_signal(self.child.pidfd, number)
+            if timeout >= 0:
+                if self._kill_timer is not None:
+                    self._kill_timer.cancel()
+                self._kill_timer = self.loop.after(timeout, self._kill)
+
+    def _kill(self) -> None:
+        if self.child is not None:
+            pidfds.send_signal(self.child.pidfd, signal.SIGKILL)
+
+    def kill(self, number: int) -> None:
+        """A signal, as ``docker kill``: SIGKILL and the stop signal count as stopping by hand."""
+        if self.child is None:
+            raise Conflict("Container %s is not running" % self.id[:12], step="kill")
+        if number in (signal.SIGKILL, self.run_config.get("stop_signal") or signal.SIGTERM):
+            self.stopping = True
+            self.save(manually_stopped=True)
+        pidfds.send_signal(self.child.pidfd, number)
+
+    def pause(self, paused: bool) -> None:
+        if self.child is None:
+            raise Conflict("Container %s is not running" % self.id[:12], step="pause")
+        if paused:
+            self.cgroup.freeze()
+        else:
+            self.cgroup.thaw()
+        self.save(status="paused" if paused else "running")
+
+    def start_now(self) -> None:
+        """A manual start while a restart is pending. Raises ``WharfError``."""
+        if self._restart_timer is not None:
+            self._restart_timer.cancel()
+            self.backoff.reset()
+            self.state.update(restart_count=0, manually_stopped=False)
+            self._restart()
+
+    def update(self, changes: Mapping[str, Any]) -> None:
+        """Merge into run.json and put into force. Raises ``Conflict`` for a taken port; then nothing changed."""
+        if "reserve" in changes:
+            self.ports.set(changes["reserve"] or ())
+        self.run_config.update(changes)
+        statefile.write_json(self.directory + "/run.json", self.run_config)
+        if "log" in changes and self.stdio is not None:
+            self.stdio.configure(self.run_config)
+        if "healthcheck" in changes and self.running:
+            self.probes.begin()
+
+    def _out_of_memory(self) -> None:
+        if self.oom is not None and self.oom.take():
+            self.save(oom_killed=True)
+
+    # -- the end of a run ------------------------------------------------------------------------------------------
+
+    def _exited(self) -> None:
+        child = self.child
+        if child is None:
+            return
+        self.loop.remove(child.pidfd)
+        code = exit_code(child.pidfd)
+        self.child = None
+        os.close(child.pidfd)
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+            self._kill_timer = None
+        self.probes.end()
+        self.execs.drain()
+        self._close_oom()
+        if self.stdio is not None:
+            self.stdio.drain()
+            self.stdio.close_streams()
+        lost = code is None
+        self.state.update(pid=0, pid_start=0, exit_code=statefile.NEVER_RECORDED if code is None else code)
+        self.state.update(finished_at=logs.timestamp(), error=statefile.LOST if lost else self.state["error"])
+        run = self.run_config.get("restart") or {}
+        if not self.stopping and restart.wanted(
+            run.get("policy", "no"),
+            run.get("retries") or 0,
+            self.state["exit_code"],
+            self.state["restart_count"],
+            self.state["manually_stopped"],
+        ):
+            self.save(status="restarting")
+            delay = self.backoff.delay(time.monotonic() - self.started)
+            self._restart_timer = self.loop.after(delay, self._restart_quietly)
+            return
+        self.finish()
+
+    def _close_oom(self) -> None:
+        if self.oom is not None:
+            self._out_of_memory()  # the last event may still be pending
+            self.loop.remove(self.oom.fileno())
+            self.oom.close()
+            self.oom = None
+
+    def _restart_quietly(self) -> None:
+        self.state["restart_count"] += 1
+        try:
+            self._restart()
+        except WharfError:  # recorded in the state by _restart
+            return
+
+    def _restart(self) -> None:
+        self._restart_timer = None
+        self.state.update(oom_killed=False)
+        try:
+            # Limits may have been changed meanwhile: whoever does that writes config.json too.
+            self.config = _load(self.directory + "/config.json", self.id)
+            self._start()
+        except WharfError as error:
+            if self.stdio is not None:
+                self.stdio.close_streams()
+            self.state.update(pid=0, pid_start=0, exit_code=error.details.get("exit_code", 128), error=error.msg)
+            self.finish()
+            raise
+        if self.control is not None:
+            self.control.changed()
+
+    def finish(self) -> None:
+        """The container has ended for good: record it, let go of everything, tell whoever waits."""
+        self.save(sync=True, status="exited", pid=0, pid_start=0)
+        if self.stdio is not None:
+            self.stdio.close()
+        self.ports.close()
+        cleanup.tidy(self.paths, self.cgroup, self.id)
+        cleanup.run_hooks(self.run_config.get("on_exit") or ())
+        self.loop.stopped = True
+        if self.control is not None:
+            self.control.close()
+
+    def fail(self, error: WharfError) -> None:
+        """A first start that did not succeed: nothing stays behind but the reason."""
+        if self.stdio is not None:
+            self.stdio.close()
+        self.ports.close()
+        cleanup.tidy(self.paths, self.cgroup, self.id)
+        never_ran = self.state["started_at"] == logs.ZERO_TIME
+        self.save(
+            status="created" if never_ran else "exited",
+            pid=0,
+            pid_start=0,
+            exit_code=error.details.get("exit_code", 128),
+            error=error.msg,
+        )
+
+
+def exit_code(pidfd: int) -> Optional[int]:
+    """Exit code of an ended process; None when it cannot be known any more.
+
+    An adopted container is no child of ours. Since Linux 6.15 a pidfd keeps the code of a reaped process
+    (PIDFD_GET_INFO with PIDFD_INFO_EXIT); the spawner (a subreaper) or the host's init does the reaping.
+    """
+    try:
+        return pidfds.reap(pidfd)
+    except ChildProcessError:
+        return _recorded_exit(pidfd)
+
+
+def _recorded_exit(pidfd: int) -> Optional[int]:
+    import fcntl
+    import struct
+
+    wants_exit = 8
+    for _attempt in range(100):
+        buffer = bytearray(struct.pack("=Q56x", wants_exit))
+        try:
+            fcntl.ioctl(pidfd, 0xC040FF0B, buffer)  # PIDFD_GET_INFO, 64 bytes
+        except OSError:  # an older kernel; or reaped before anybody opened a pidfd
+            return None
+        if struct.unpack_from("=Q", buffer)[0] & wants_exit:
+            status: int = struct.unpack_from("=i", buffer, 60)[0]
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+        time.sleep(0.01)  # still a zombie: its new parent has not reaped it yet
+    return None
+
+
+def _load(path: str, container_id: str) -> dict[str, Any]:
+    import json
+
+    try:
+        with open(path, "rb") as stream:
+            value: dict[str, Any] = json.loads(stream.read())
+            return value
+    except FileNotFoundError:
+        raise NotFound("Container %s has no %s" % (container_id[:12], os.path.basename(path)), step="load") from None
+    except ValueError as error:
+        raise StartError("%s is damaged: %s" % (path, error), step="load", path=path) from error

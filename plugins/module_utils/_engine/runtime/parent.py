@@ -1,0 +1,208 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The monitor's side of a start: cgroup, clone, and the talk over the sync socket.
+
+    parent                                   child (init.py)
+    clone3(pid, ipc, uts, into the cgroup) →
+                                              v1 cgroups, namespaces, mounts, user, pivot
+                                           ←  "ready" (and the terminal's master)
+    save state, "run"                      →  filter, capabilities, execve
+                                           ←  end of file: the program runs; or an error with its step
+
+State is saved before the program runs: whoever finds the state file later can clean up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Optional
+
+from ..errors import KernelError, StartError, WharfError
+from ..kernel import procfs
+from ..kernel.cgroups import Cgroup, Layout
+from ..kernel.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS, Kernel
+from ..storage import overlay
+from . import finalize, init, wire
+
+# What can be asked of clone3: the mount and cgroup namespaces come later, from inside (see init.join_namespaces).
+_AT_CLONE = {"pid": CLONE_NEWPID, "ipc": CLONE_NEWIPC, "uts": CLONE_NEWUTS, "network": CLONE_NEWNET}
+_START_TIMEOUT = 60.0
+
+_programs: dict[str, Optional[bytes]] = {}
+
+
+class Child(NamedTuple):
+    """A running container's init. ``terminal``: master of its pty, or -1. ``start``: clock ticks (procfs)."""
+
+    pid: int
+    pidfd: int
+    start: int
+    terminal: int
+
+
+class Bundle(NamedTuple):
+    """One start's input: the OCI config, run.json, descriptors for 0, 1, 2 (-1: /dev/null)."""
+
+    config: Mapping[str, Any]
+    run: Mapping[str, Any]
+    stdio: tuple[int, int, int]
+
+
+def seccomp_program(kernel: Kernel, config: Mapping[str, Any]) -> Optional[bytes]:
+    """The compiled filter; cached, since nearly all containers have the same and compiling takes milliseconds."""
+    profile = config["linux"].get("seccomp")
+    if not profile:
+        return None
+    caps = sorted(config["process"].get("capabilities", {}).get("bounding") or ())
+    key = json.dumps([profile, caps], sort_keys=True)
+    if key not in _programs:
+        from ..kernel import seccomp
+
+        chosen = None if profile.get("defaultProfile") else profile
+        _programs[key] = seccomp.filter_for(chosen, set(caps), kernel.machine)
+    return _programs[key]
+
+
+def launch(
+    kernel: Kernel,
+    layout: Layout,
+    cgroup: Cgroup,
+    bundle: Bundle,
+    cache: Optional[dict[str, int]],
+    on_ready: Callable[[int, int], None],
+) -> Child:
+    """Start the container. ``cgroup`` exists and has its limits; ``on_ready(pid, start)`` saves the state.
+
+    Raises ``StartError`` (``details.exit_code``) and leaves no process; the caller removes the cgroup.
+    """
+    run = bundle.run
+    layers = [(layer["path"], layer["form"]) for layer in run["layers"]]
+    for directory in (run.get("upper"), run.get("work")):
+        if directory:
+            os.makedirs(directory, 0o755, exist_ok=True)
+    try:
+        root = overlay.mount_rootfs(kernel, layers, run.get("upper"), run.get("work"), cache=cache)
+        try:
+            plan = _plan(kernel, layout, cgroup, bundle, root)
+            return _start(kernel, cgroup, plan, on_ready)
+        finally:
+            os.close(root)
+    except StartError:
+        raise
+    except WharfError as error:
+        raise as_start_error(error) from error
+
+
+def as_start_error(error: WharfError) -> StartError:
+    details = {"exit_code": 128, **error.details}
+    return StartError(error.msg, step=error.step, path=error.path, errno=error.errno, hint=error.hint, details=details)
+
+
+def _plan(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, root: int) -> init.Plan:
+    run = bundle.run
+    return init.Plan(
+        config=bundle.config,
+        user=run.get("uid_user") or "",
+        groups=tuple(run.get("groups") or ()),
+        root_mount=root,
+        hierarchies=tuple(layout.view()),
+        program=seccomp_program(kernel, bundle.config),
+        stdio=bundle.stdio,
+        interpreter=finalize.interpreter_identity(),
+        reaper=bool(run.get("init")),
+        cgroup=cgroup,
+        joined=False,
+    )
+
+
+def _clone_flags(config: Mapping[str, Any]) -> int:
+    flags = 0
+    for namespace in config["linux"]["namespaces"]:
+        if "path" not in namespace:
+            flags |= _AT_CLONE.get(namespace["type"], 0)
+    return flags
+
+
+def clone_into(kernel: Kernel, flags: int, cgroup_fd: Optional[int]) -> tuple[int, int, bool]:
+    """clone3 straight into the cgroup; where that is refused (before 5.7, some hybrid set-ups) without, and the child
+    joins by itself. ``(pid, pidfd, joined)``, pid 0 in the child."""
+    if cgroup_fd is not None:
+        try:
+            return (*kernel.clone3(flags, cgroup_fd), True)
+        except OSError:
+            pass
+    try:
+        return (*kernel.clone3(flags), False)
+    except OSError as error:
+        raise KernelError.wrap(error, "Cannot create the container's process", step="clone") from error
+
+
+def _start(kernel: Kernel, cgroup: Cgroup, plan: init.Plan, on_ready: Callable[[int, int], None]) -> Child:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    cgroup_fd = cgroup.fd_v2()
+    try:
+        pid, pidfd, joined = clone_into(kernel, _clone_flags(plan.config), cgroup_fd)
+        if pid == 0:
+            ours.close()
+            init.main(kernel, plan._replace(joined=joined), theirs)
+    finally:
+        if cgroup_fd is not None:
+            os.close(cgroup_fd)
+        theirs.close()
+    terminal = -1
+    try:
+        ours.settimeout(_START_TIMEOUT)
+        terminal = _expect_ready(ours)
+        start = procfs.start_time(pid) or 0
+        on_ready(pid, start)
+        wire.send_packet(ours, {"run": True})
+        message, _fds = wire.recv_packet(ours)
+        if message is not None:
+            raise wire.error_from_dict(message["error"])
+        return Child(pid, pidfd, start, terminal)
+    except BaseException as error:
+        _abandon(pid, pidfd, terminal)
+        if isinstance(error, OSError):
+            raise _lost(error) from error
+        raise
+    finally:
+        ours.close()
+
+
+def _expect_ready(sync: socket.socket) -> int:
+    message, fds = wire.recv_packet(sync)
+    if message is None:
+        raise StartError(
+            "The container's first process died before it was ready",
+            step="init",
+            details={"exit_code": 128},
+            hint="A memory limit too small to start in kills it here; see the host's kernel log.",
+        )
+    if "error" in message:
+        raise wire.error_from_dict(message["error"])
+    return fds[0] if fds else -1
+
+
+def _lost(error: OSError) -> StartError:
+    if isinstance(error, TimeoutError):
+        words = "it did not get ready within %d seconds" % _START_TIMEOUT
+    else:
+        words = error.strerror or str(error)
+    return StartError("The container's first process was lost: %s" % words, step="init", details={"exit_code": 128})
+
+
+def _abandon(pid: int, pidfd: int, terminal: int) -> None:
+    """No process and no descriptor stays behind a failed start."""
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    os.waitpid(pid, 0)
+    os.close(pidfd)
+    if terminal >= 0:
+        os.close(terminal)

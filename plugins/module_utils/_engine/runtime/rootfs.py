@@ -1,0 +1,329 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The container's file tree, in the order things must happen; runs in init's new mount namespace.
+
+The image is hostile: its ``/dev`` may be a link to ``/etc``, its ``/proc`` a link to anywhere. Nothing here resolves
+a path of the image by string on the host; every mount is made detached and attached onto a descriptor found below
+the root's own descriptor, and what is made read-only or masked is found through that descriptor again.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Optional
+
+from ..errors import KernelError, StartError
+from ..kernel import mounts
+from ..kernel.syscalls import (
+    AT_FDCWD,
+    MNT_DETACH,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    MS_PRIVATE,
+    MS_REC,
+    MS_SLAVE,
+    Kernel,
+)
+
+# (name, major, minor)
+DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+)
+# A mount of ours that an image redirects with a link would hide something else, or leave /proc a plain directory.
+_ORDINARY = ("/proc", "/sys", "/dev")
+
+
+class Source(NamedTuple):
+    """A bind mount's source, opened while the host's tree is in sight. ``fd``: detached mount."""
+
+    fd: int
+    directory: bool
+
+
+def open_sources(kernel: Kernel, wanted: Sequence[Mapping[str, Any]]) -> dict[str, Source]:
+    """Detached clones of all bind sources, by destination. Before ``/`` becomes a slave: only now can an ``rshared``
+    mount still belong to its peer group on the host."""
+    found: dict[str, Source] = {}
+    for mount in wanted:
+        if mount["type"] != "bind":
+            continue
+        try:
+            fd = mounts.bind(kernel, AT_FDCWD, mount["source"], mount["options"])
+        except KernelError as error:
+            error.msg = "Cannot mount %s on %s: %s" % (mount["source"], mount["destination"], error.msg)
+            raise
+        found[mount["destination"]] = Source(fd, stat.S_ISDIR(os.fstat(fd).st_mode))
+    return found
+
+
+def isolate(kernel: Kernel) -> None:
+    """Nothing mounted from here on is seen by the host, while the host's unmounts still reach us: a private copy
+    would pin every mount the host wants to get rid of."""
+    kernel.mount(None, "/", None, MS_SLAVE | MS_REC)
+
+
+def enter(kernel: Kernel, root_mount: int) -> None:
+    """Attach the detached root over ``/`` of this namespace; ``root_mount`` then is the root directory's descriptor."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        kernel.move_mount(root_mount, root, what="/")
+    except OSError as error:
+        raise KernelError.wrap(error, "Cannot attach the root file system", step="attach_rootfs") from error
+    finally:
+        os.close(root)
+
+
+def populate(
+    kernel: Kernel,
+    rootfd: int,
+    config: Mapping[str, Any],
+    sources: Mapping[str, Source],
+    hierarchies: Sequence[tuple[str, int, tuple[str, ...]]],
+) -> None:
+    """All mounts of the config, parents first, and the device nodes once ``/dev`` is there."""
+    fresh_dev = False
+    for mount in config["mounts"]:
+        destination = mount["destination"]
+        if destination in _ORDINARY:
+            _require_directory(rootfd, destination)
+        _mount(kernel, rootfd, mount, sources.get(destination), hierarchies)
+        if destination == "/dev" and mount["type"] == "tmpfs":
+            fresh_dev = True
+            _make_dev(kernel, rootfd)
+    for device in config["linux"].get("devices") or ():
+        _make_device(kernel, rootfd, device)
+    if not fresh_dev:
+        return
+    if not os.path.exists("/proc/kcore"):
+        return
+    dev = kernel.open_in_root(rootfd, "dev", os.O_PATH | os.O_DIRECTORY)
+    try:
+        _symlink("/proc/kcore", "core", dev)
+    finally:
+        os.close(dev)
+
+
+def _require_directory(rootfd: int, destination: str) -> None:
+    """CVE-2019-19921: with ``/proc`` a link into a volume, masking and LSM writes go to files of the attacker."""
+    try:
+        info = os.stat(destination[1:], dir_fd=rootfd, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(info.st_mode):
+        raise StartError(
+            "%s in the image is no ordinary directory: refusing to mount on it" % destination,
+            step="mount",
+            path=destination,
+            hint="The image is damaged or hostile.",
+        )
+
+
+def _mount(
+    kernel: Kernel,
+    rootfd: int,
+    mount: Mapping[str, Any],
+    source: Optional[Source],
+    hierarchies: Sequence[tuple[str, int, tuple[str, ...]]],
+) -> None:
+    destination, kind, words = mount["destination"], mount["type"], list(mount["options"])
+    if source is not None:
+        _attach(kernel, rootfd, destination, source.fd, "dir" if source.directory else "file")
+        return
+    if kind == "cgroup":
+        _mount_cgroup(kernel, rootfd, destination, "ro" in words, hierarchies)
+        return
+    if kind == "tmpfs":
+        _inherit_mode(kernel, rootfd, destination, words)
+    _attach(kernel, rootfd, destination, mounts.from_options(kernel, kind, words, mount["source"]), "dir")
+
+
+def _attach(kernel: Kernel, rootfd: int, destination: str, fd: int, create: str) -> None:
+    try:
+        mounts.attach_at(kernel, rootfd, destination, fd, create)
+    finally:
+        os.close(fd)
+
+
+def _inherit_mode(kernel: Kernel, rootfd: int, destination: str, words: list[str]) -> None:
+    """A tmpfs over a directory of the image takes its mode, unless one is asked for (as runc does)."""
+    if any(word.startswith("mode=") for word in words):
+        return
+    try:
+        fd = kernel.open_in_root(rootfd, destination, os.O_PATH | os.O_DIRECTORY)
+    except OSError:  # missing: the kernel's default (1777); anything else fails when the mount is attached
+        return
+    try:
+        words.append("mode=%o" % stat.S_IMODE(os.fstat(fd).st_mode))
+    finally:
+        os.close(fd)
+
+
+def _mount_cgroup(
+    kernel: Kernel,
+    rootfd: int,
+    destination: str,
+    read_only: bool,
+    hierarchies: Sequence[tuple[str, int, tuple[str, ...]]],
+) -> None:
+    if not hierarchies:
+        return
+    for below, fd in mounts.cgroup_view(kernel, hierarchies, read_only=read_only):
+        _attach(kernel, rootfd, "%s/%s" % (destination, below) if below else destination, fd, "dir")
+
+
+# -- /dev ----------------------------------------------------------------------------------------------------------
+
+
+def _make_dev(kernel: Kernel, rootfd: int) -> None:
+    """Standard nodes and links on the fresh tmpfs. The directory is found through the root again (CVE-2026-47766)."""
+    dev = kernel.open_in_root(rootfd, "dev", os.O_PATH | os.O_DIRECTORY)
+    try:
+        for name, major, minor in DEVICES:
+            os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=dev)
+        for name, target in LINKS:
+            _symlink(target, name, dev)
+        os.close(os.open("console", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=dev))
+    except OSError as error:
+        raise KernelError.wrap(error, "Cannot create the device nodes", step="make_dev") from error
+    finally:
+        os.close(dev)
+
+
+def _symlink(target: str, name: str, dirfd: int) -> None:
+    try:
+        os.symlink(target, name, dir_fd=dirfd)
+    except FileExistsError:
+        pass
+
+
+def _make_device(kernel: Kernel, rootfd: int, device: Mapping[str, Any]) -> None:
+    directory, _slash, name = device["path"].rpartition("/")
+    kind = stat.S_IFBLK if device["type"] == "b" else stat.S_IFCHR
+    number = os.makedev(device["major"], device["minor"])
+    parent = mounts.mkdir_in_root(kernel, rootfd, directory or "/")
+    try:
+        try:
+            os.mknod(name, kind | 0o600, number, dir_fd=parent)
+        except FileExistsError:
+            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if stat.S_IFMT(there.st_mode) == kind and there.st_rdev == number:
+                return
+            raise
+        os.chown(name, device.get("uid", 0), device.get("gid", 0), dir_fd=parent, follow_symlinks=False)
+        os.chmod(name, device.get("fileMode", 0o666), dir_fd=parent)
+    except OSError as error:
+        raise KernelError.wrap(error, "Cannot create the device %s" % device["path"], step="make_device") from error
+    finally:
+        os.close(parent)
+
+
+# -- hiding --------------------------------------------------------------------------------------------------------
+
+
+def open_null() -> int:
+    """The host's /dev/null, made sure of: what hides files must not be something an image chose (CVE-2025-31133)."""
+    fd = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    info = os.fstat(fd)
+    if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(1, 3):
+        os.close(fd)
+        raise StartError("The host's /dev/null is not the null device", step="mask_paths", path="/dev/null")
+    return fd
+
+
+def mask(kernel: Kernel, rootfd: int, paths: Sequence[str]) -> None:
+    """Files are covered by /dev/null, directories by one empty read-only tmpfs; what does not exist is left out."""
+    null = open_null()
+    empty = -1
+    try:
+        for path in paths:
+            try:
+                target = kernel.open_in_root(rootfd, path, os.O_PATH)
+            except OSError:  # ENOENT, ENOTDIR: nothing there to hide
+                continue
+            try:
+                if stat.S_ISDIR(os.fstat(target).st_mode):
+                    if empty < 0:
+                        empty = _empty_directory(kernel)
+                        cover = empty
+                        kernel.move_mount(cover, target, what=path)
+                        continue
+                    cover = kernel.clone_tree(empty, "", recursive=False)
+                else:
+                    cover = kernel.clone_tree(null, "", recursive=False)
+                try:
+                    kernel.move_mount(cover, target, what=path)
+                finally:
+                    os.close(cover)
+            except OSError as error:
+                raise KernelError.wrap(error, "Cannot hide %s" % path, step="mask_paths") from error
+            finally:
+                os.close(target)
+    finally:
+        os.close(null)
+        if empty >= 0:
+            os.close(empty)
+
+
+def _empty_directory(kernel: Kernel) -> int:
+    attrs = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+    return mounts.tmpfs(kernel, size=4096, inodes=2, attrs=attrs)
+
+
+def make_readonly(kernel: Kernel, rootfd: int, paths: Sequence[str]) -> None:
+    """Each path bound onto itself, read-only; the bind keeps nosuid, nodev and noexec of what it shows."""
+    for path in paths:
+        try:
+            target = kernel.open_in_root(rootfd, path, os.O_PATH)
+        except OSError:  # no such thing on this kernel
+            continue
+        try:
+            cover = kernel.clone_tree(target, "", attr_set=MOUNT_ATTR_RDONLY)
+            try:
+                kernel.move_mount(cover, target, what=path)
+            finally:
+                os.close(cover)
+        except OSError as error:
+            raise KernelError.wrap(error, "Cannot make %s read-only" % path, step="readonly_paths") from error
+        finally:
+            os.close(target)
+
+
+def finish(kernel: Kernel, rootfd: int, read_only: bool) -> None:
+    """The root itself, last of all: everything above still had to create mountpoints in it."""
+    if not read_only:
+        return
+    try:
+        kernel.mount_setattr(rootfd, MOUNT_ATTR_RDONLY, what="/")
+    except OSError as error:
+        raise KernelError.wrap(error, "Cannot make the root read-only", step="readonly_rootfs") from error
+
+
+def pivot(kernel: Kernel, rootfd: int) -> None:
+    """Make ``rootfd`` the root and let go of the host's.
+
+    ``pivot_root(".", ".")`` stacks the old root on the new one. It is made a slave before the unmount, or that would
+    travel to the host.
+    """
+    old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fchdir(rootfd)
+        kernel.pivot_root(".", ".")
+        os.fchdir(old)
+        kernel.mount(None, ".", None, MS_SLAVE | MS_REC)
+        kernel.umount2(".", MNT_DETACH)
+        os.chdir("/")
+        kernel.mount(None, "/", None, MS_PRIVATE)
+    except OSError as error:
+        raise KernelError.wrap(error, "Cannot switch to the container's root", step="pivot_root") from error
+    finally:
+        os.close(old)

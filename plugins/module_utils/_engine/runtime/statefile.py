@@ -1,0 +1,107 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""``state.json``: what a container's monitor last knew; and what to believe of it.
+
+Written atomically by the monitor alone. Readers need no monitor: "running" is believed only of a process that exists
+now, in this boot, with the start time written down.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Optional
+
+from ..kernel import procfs
+from .logs import ZERO_TIME
+
+LOST = "monitor was lost"
+NEVER_RECORDED = 255
+
+
+def blank(container_id: str) -> dict[str, Any]:
+    """State of a container that never ran."""
+    return {
+        "id": container_id,
+        "status": "created",
+        "pid": 0,
+        "pid_start": 0,
+        "boot_id": "",
+        "monitor_pid": 0,
+        "monitor_start": 0,
+        "started_at": ZERO_TIME,
+        "finished_at": ZERO_TIME,
+        "exit_code": 0,
+        "error": "",
+        "oom_killed": False,
+        "restart_count": 0,
+        "manually_stopped": False,
+        "health": None,
+    }
+
+
+def write_json(path: str, value: Any, *, sync: bool = False) -> None:
+    """Replace ``path`` atomically; ``sync``: it must survive a power cut. Raises ``OSError``."""
+    temporary = "%s.%d.tmp" % (path, os.getpid())
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        view = memoryview(json.dumps(value).encode())
+        while view:
+            view = view[os.write(fd, view) :]
+        if sync:
+            os.fsync(fd)
+    except OSError:
+        os.close(fd)
+        os.unlink(temporary)
+        raise
+    os.close(fd)
+    os.rename(temporary, path)
+
+
+def read(path: str) -> Optional[dict[str, Any]]:
+    """The file's content; None when there is none, or it is no state (torn by a foreign hand)."""
+    try:
+        with open(path, "rb") as stream:
+            value = json.loads(stream.read())
+    except (FileNotFoundError, ValueError):
+        return None
+    return value if isinstance(value, dict) and "status" in value else None
+
+
+def monitor_alive(state: dict[str, Any]) -> bool:
+    return state.get("boot_id") == procfs.boot_id() and procfs.is_alive(
+        state.get("monitor_pid") or 0, state.get("monitor_start") or 0
+    )
+
+
+def process_alive(state: dict[str, Any]) -> bool:
+    return (
+        bool(state.get("pid"))
+        and state.get("boot_id") == procfs.boot_id()
+        and procfs.is_alive(state["pid"], state.get("pid_start") or 0)
+    )
+
+
+def present(state: dict[str, Any]) -> dict[str, Any]:
+    """``state`` as it is now: what claims to run but does not is "exited", with the recorded code, or 255 when nobody
+    was there to see it end."""
+    status = state["status"]
+    if status in ("running", "paused") and not process_alive(state):
+        return {
+            **state,
+            "status": "exited",
+            "pid": 0,
+            "exit_code": NEVER_RECORDED,
+            "error": state.get("error") or "died while nobody watched",
+            "health": _stopped(state.get("health")),
+        }
+    if status == "restarting" and not monitor_alive(state):
+        return {**state, "status": "exited", "pid": 0}
+    if status == "created" and state.get("pid"):
+        return {**state, "pid": 0}  # the start was cut short
+    return state
+
+
+def _stopped(health: Optional[dict[str, Any]]) -> Optional[dict[str, Any]]:
+    return {**health, "status": "unhealthy"} if health else health
