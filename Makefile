@@ -19,10 +19,10 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 say = @printf '\n== %s\n' "$(1)"
 
-.PHONY: help apt venv tree lint sanity unit kernel integration molecule test bench demo collection clean
+.PHONY: help apt venv tree lint sanity unit kernel integration molecule test bench demo demo-clean collection clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
 apt:  ## install the Debian packages that tests and the demo need (only what is missing)
 	@tools/apt.sh
@@ -88,6 +88,9 @@ collection: tree  ## the collection tarball, in .build/dist
 
 demo: apt  ## a tour on this machine; leaves nothing behind (KEEP=1 keeps it)
 	@PYTHON=$(PYTHON) KEEP=$(KEEP) tools/demo.sh
+
+demo-clean:  ## take away what make demo KEEP=1 left
+	@tools/demo-clean.sh
 
 clean:  ## remove what the targets above made, except the virtualenv
 	rm -rf $(BUILD) dist tests/output .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,7 +3,7 @@
 
 """Runs every module of the collection, and brings the engine to targets that don't have it yet.
 
-Nobody names this action: ``meta/runtime.yml`` redirects the modules to it. The module is an ordinary one and carries
+Nobody names this action: ``meta/runtime.yml`` routes the modules to it. The module is an ordinary one and carries
 no engine; it is told the bundle's content hash. Only when the target answers that it lacks that bundle, the bundle is
 transferred and the module runs again. So a task on a prepared host costs no extra round trip, and become, pipelining,
 async, loops, check mode, diff, no_log and any connection plugin work as for every module.

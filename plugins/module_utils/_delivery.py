@@ -151,6 +151,7 @@ def load(root: str, name: str) -> Any:
 #     <sha256>/                     complete, because it came here by rename after everything in it was on disk
 #         .lock                     whoever runs code from here holds a shared flock on it
 #         wharf_runtime/ pyroute2/ ...
+#     current -> <sha256>           the one that came last, for what starts at boot
 #     .new-<pid>                    an installer's litter, if .install can be locked
 #     .old-<sha256>                 on its way out
 
@@ -277,10 +278,19 @@ def install(engine: str, sha256: str, tar: bytes, held: Held) -> str:
         os.close(os.open(os.path.join(new, ".lock"), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         _flush(new)
         os.rename(new, root)
+        _point_current(engine, sha256)
         _flush_directory(engine)
         held.take(root)
         _remove_unused(engine, sha256)
     return root
+
+
+def _point_current(engine: str, sha256: str) -> None:
+    link = os.path.join(engine, ".new-current")
+    if os.path.islink(link):
+        os.unlink(link)
+    os.symlink(sha256, link)
+    os.rename(link, os.path.join(engine, "current"))
 
 
 def _make_directories(engine: str) -> None:

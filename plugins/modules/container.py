@@ -448,8 +448,9 @@ seealso:
   - module: wharf.engine.container_exec
   - module: wharf.engine.container_logs
   - module: wharf.engine.image
-  - module: community.docker.docker_container
-    description: Options that both have mean the same, with the exceptions listed in C(docs/differences.md).
+  - name: Coming from community.docker
+    description: What means the same, and what differs.
+    link: https://github.com/wharf-engine/wharf.engine/blob/main/docs/differences.md
 """
 
 EXAMPLES = r"""

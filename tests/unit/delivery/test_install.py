@@ -51,7 +51,7 @@ def held() -> Iterator[_delivery.Held]:
 
 
 def entries(engine: str) -> set[str]:
-    return {name for name in os.listdir(engine) if not name.startswith(".install")}
+    return {name for name in os.listdir(engine) if name not in (".install", "current")}
 
 
 def test_an_installed_bundle_has_byte_code_and_is_private(engine: str, held: _delivery.Held) -> None:
@@ -81,6 +81,7 @@ def test_a_bundle_in_use_stays_and_goes_with_the_next_installation_after(engine:
     second.release()
     _delivery.install(engine, sha(tars[2]), tars[2], third)
     assert entries(engine) == {sha(tars[2])}
+    assert os.readlink(engine + "/current") == sha(tars[2])
     third.release()
 
 

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Takes away what make demo made: containers, image, volume, network, and the demo engine's own two directories.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=$PWD/.build/demo
+export ANSIBLE_COLLECTIONS_PATH=$build/collections ANSIBLE_CONFIG=/dev/null ANSIBLE_HOME=$build/home ANSIBLE_NOCOLOR=1
+export ANSIBLE_LOCALHOST_WARNING=False ANSIBLE_INVENTORY_UNPARSED_WARNING=False ANSIBLE_DISPLAY_SKIPPED_HOSTS=False
+
+"$build/venv/bin/ansible-playbook" wharf.engine.demo -e demo_state=absent
+rm -rf /var/lib/wharf-demo /run/wharf-demo
