@@ -58,8 +58,9 @@ class LayerWriter:
     """``write`` the uncompressed archive in pieces, then ``finish``; or ``abort``. Usable in ``with`` (leaving it
     without ``finish`` aborts). What was written stays in ``stage_dir`` for its owner to commit or discard.
 
-    ``parents``: the lower layers, base first, as ``(directory, form)``, or a function that returns them once they
-    are needed (in ``finish``): hard links may point into them. ``blob_size``: compressed bytes, for the ratio limit.
+    ``parents``: all lower layers, base first, as ``(directory, form)`` (none for a base layer), or a function that
+    returns them once they are needed (in ``finish``): see ``lower.py`` for what depends on them. ``blob_size``:
+    compressed bytes, for the ratio limit.
     Errors: ``IntegrityError`` for a malformed or hostile archive, ``KernelError``/``DiskFull`` from the disk.
     """
 
@@ -192,10 +193,7 @@ class LayerWriter:
 
     def _settle(self, tree: LayerTree) -> None:
         """What needs the lower layers, then whiteouts."""
-        if tree.missing:
-            from .lower import link_into_lower
+        from . import lower
 
-            link_into_lower(
-                self._kernel or Kernel(), tree, self._parents() if callable(self._parents) else self._parents
-            )
+        lower.settle(self._kernel or Kernel(), tree, self._parents)
         tree.finish()

@@ -66,6 +66,7 @@ class LayerTree(Sink):
         self.types = bytearray()
         self.kids: dict[int, dict[bytes, int]] = {}
         self.parents: dict[int, int] = {}
+        self.names: dict[int, bytes] = {}  # of directories, in their parents
         self.targets: dict[int, bytes] = {}
         self.xattrs: dict[int, dict[bytes, bytes]] = {}
         self.linked: set[int] = set()  # inodes that have had more than one name
@@ -73,10 +74,10 @@ class LayerTree(Sink):
         self.opaque: set[int] = set()
         self.missing: list[Missing] = []
         self.needs_extraction = ""
-        self._whiteouts: dict[int, set[bytes]] = {}
+        self.whiteouts: dict[int, set[bytes]] = {}
         self._depths: dict[int, int] = {ROOT: 0}
         self._heads: dict[bytes, int] = {}  # directory part of a name as written -> inode
-        self._new_directory(ROOT)
+        self._new_directory(ROOT, b"")
 
     # -- inodes --------------------------------------------------------------------------------------------
 
@@ -91,19 +92,17 @@ class LayerTree(Sink):
     def put(self, inode: int, attributes: Attributes) -> None:
         _RECORD.pack_into(self.records, inode * _RECORD.size, *attributes)
 
-    def _new_directory(self, parent: int) -> int:
+    def _new_directory(self, parent: int, name: bytes) -> int:
         inode = self.add(DIR, Attributes(stat.S_IFDIR | 0o755, 0, 0, 0, 0, 0, 0))
-        self._adopt(inode, parent)
-        self.implied[inode] = None
-        return inode
-
-    def _adopt(self, inode: int, parent: int) -> None:
         depth = self._depths[parent] + 1
         if depth > MAX_DEPTH:
             refuse("directories more than %d deep", MAX_DEPTH)
         self.kids[inode] = {}
         self.parents[inode] = parent
+        self.names[inode] = name
         self._depths[inode] = depth
+        self.implied[inode] = None
+        return inode
 
     # -- names ---------------------------------------------------------------------------------------------
 
@@ -113,7 +112,7 @@ class LayerTree(Sink):
             head, tail = self._strip(entry.name)
         parent = self._heads.get(head)
         if parent is None:
-            parent = self._directory(head, entry.name)
+            parent = self.directory(head, entry.name)
             self._heads[head] = parent
         if not tail:
             return self._describe_root(entry)
@@ -134,7 +133,7 @@ class LayerTree(Sink):
             self._describe(ROOT, entry)
         return False
 
-    def _directory(self, path: bytes, name: bytes, create: bool = True) -> int:
+    def directory(self, path: bytes, name: bytes, create: bool = True) -> int:
         """The directory that ``path`` leads to, following this layer's symlinks as if the layer were ``/``.
 
         Missing directories are made when ``create``, else -1 is returned. ``name`` is for messages.
@@ -183,7 +182,7 @@ class LayerTree(Sink):
             refuse("the name %r is too long", name[:80])
         if part.startswith(b".wh.") and not (parent == ROOT and part.startswith(b".wh..wh.")):
             refuse("%r is below a whiteout", name[:80])
-        inode = self._new_directory(parent)
+        inode = self._new_directory(parent, part)
         self.kids[parent][part] = inode
         return inode
 
@@ -199,8 +198,12 @@ class LayerTree(Sink):
                 return False
             if kind in (DIR, LNK):
                 self._heads.clear()
+        if entry.kind == stat.S_IFCHR and not entry.rdev:  # overlay takes it for a whiteout, as in Docker
+            kids.pop(name, None)
+            self.whiteouts.setdefault(parent, set()).add(name)
+            return False
         if entry.kind == stat.S_IFDIR:
-            inode = self._new_directory(parent)
+            inode = self._new_directory(parent, name)
             self._describe(inode, entry)
         elif entry.kind == HARD_LINK:
             self._link(parent, name, entry)
@@ -267,7 +270,7 @@ class LayerTree(Sink):
         head, tail = self._strip(entry.link)
         if tail in (b"..", b""):
             refuse("the hard link %r leads out of it, to %r", entry.name[:80], entry.link[:80])
-        place = self._directory(head, entry.link, create=False)
+        place = self.directory(head, entry.link, create=False)
         target = self.kids[place].get(tail) if place >= 0 else None
         if target is None:
             self.missing.append(Missing(parent, name, head + b"/" + tail if head else tail))
@@ -291,7 +294,7 @@ class LayerTree(Sink):
         gone = tail[4:]
         if gone in (b"", b".", b".."):
             refuse("%r is a whiteout of nothing", name[:80])
-        self._whiteouts.setdefault(parent, set()).add(gone)
+        self.whiteouts.setdefault(parent, set()).add(gone)
         return True
 
     def hide(self, parent: int, name: bytes) -> None:
@@ -307,10 +310,10 @@ class LayerTree(Sink):
         root = self.kids[ROOT]
         for name in [name for name in root if name.startswith(b".wh..wh.")]:
             del root[name]
-        for parent, names in self._whiteouts.items():
+        for parent, names in self.whiteouts.items():
             for name in sorted(names):
                 self.hide(parent, name)
-        self._whiteouts.clear()
+        self.whiteouts.clear()
         for inode in self.opaque:
             self.xattrs[inode] = {**self.xattrs.get(inode, {}), OPAQUE: b"y"}
 
@@ -336,14 +339,48 @@ class LayerTree(Sink):
             below.reverse()
             waiting += below
 
-    def path(self, directory: int) -> bytes:
-        """Path of a directory inside the layer, "" for the root."""
+    def path(self, directory: int) -> Optional[bytes]:
+        """Path of a directory inside the layer, "" for the root, None when it has been replaced since."""
         parts: list[bytes] = []
         while directory != ROOT:
-            above = self.parents[directory]
-            parts.append(next(name for name, kid in self.kids[above].items() if kid == directory))
-            directory = above
+            parent, name = self.parents[directory], self.names[directory]
+            if self.kids[parent].get(name) != directory:
+                return None
+            parts.append(name)
+            directory = parent
         return b"/".join(reversed(parts))
+
+    def hides_lower(self, directory: int) -> bool:
+        """Whether this layer cuts a directory off from those of the same name below (before ``finish``)."""
+        while directory != ROOT:
+            parent = self.parents[directory]
+            if parent in self.opaque or self.names[directory] in self.whiteouts.get(parent, ()):
+                return True
+            directory = parent
+        return ROOT in self.opaque
+
+    def move(self, source: int, target: int) -> None:
+        """Merge the directory ``source`` into ``target`` and forget it."""
+        self._heads.clear()
+        del self.kids[self.parents[source]][self.names[source]]
+        waiting = [(source, target)]
+        while waiting:
+            old, new = waiting.pop()
+            for name, kid in self.kids[old].items():
+                there = self.kids[new].get(name)
+                if there is not None and self.types[kid] == DIR == self.types[there]:
+                    waiting.append((kid, there))
+                    continue
+                self.kids[new][name] = kid
+                if self.types[kid] == DIR:
+                    self.parents[kid] = new
+            self.kids[old] = {}
+            if old in self.whiteouts:
+                self.whiteouts.setdefault(new, set()).update(self.whiteouts.pop(old))
+            if old in self.opaque:
+                self.opaque.discard(old)
+                self.opaque.add(new)
+            self.missing = [m._replace(parent=new) if m.parent == old else m for m in self.missing]
 
 
 def link_counts(tree: LayerTree) -> Mapping[int, int]:
@@ -356,8 +393,3 @@ def link_counts(tree: LayerTree) -> Mapping[int, int]:
                     if inode in tree.linked:
                         counts[inode] = counts.get(inode, 0) + 1
     return counts
-
-
-def only(tree: LayerTree, kind: int) -> Optional[int]:
-    """The first reachable inode of a type, or None."""
-    return next((inode for inode in tree.walk() if tree.types[inode] == kind), None)
