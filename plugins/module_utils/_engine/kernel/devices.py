@@ -129,9 +129,9 @@ def permits(rules: Sequence[DeviceRule], kind: str, major: int, minor: int, acce
 
 def _permits_one(rules: Sequence[DeviceRule], kind: str, major: int, minor: int, letter: str) -> bool:
     for rule in reversed(rules):
-        if rule.kind in ("a", kind) and rule.major in (None, major) and rule.minor in (None, minor):
-            if rule.kind == "a" or letter in rule.access:
-                return rule.allow
+        same = rule.kind in ("a", kind) and rule.major in (None, major) and rule.minor in (None, minor)
+        if same and letter in rule.access:
+            return rule.allow
     return False
 
 
@@ -164,7 +164,7 @@ def assemble(rules: Sequence[DeviceRule]) -> bytes:
 
 
 def _rule(rule: DeviceRule) -> list[bytes]:
-    mask = 7 if rule.kind == "a" else sum(_ACCESS[letter] for letter in rule.access)
+    mask = sum(_ACCESS[letter] for letter in rule.access)
     if rule.allow:
         body = [
             _insn(0x54, 3, imm=~mask & 7),  # strike what it allows
@@ -200,7 +200,7 @@ _LICENCE = b"GPL\0"
 
 
 def load(kernel: Kernel, code: bytes) -> int:
-    """Descriptor of the loaded program. Raises ``OSError`` with the verifier's last line."""
+    """Descriptor of the loaded program. Raises ``OSError`` with the verifier's complaint."""
     import ctypes
 
     insns, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(_LICENCE)
@@ -230,9 +230,11 @@ def load(kernel: Kernel, code: bytes) -> int:
             try:
                 return _above_stdio(kernel.bpf(_PROG_LOAD, attr(1))[0])
             except OSError:
-                lines = log.value.decode(errors="replace").strip().split("\n")
-                words = "%s (%s)" % (os.strerror(error.errno or 0), lines[-1]) if lines[-1] else None
-                raise OSError(error.errno, words or os.strerror(error.errno or 0), "bpf") from None
+                lines = [
+                    x for x in log.value.decode(errors="replace").split("\n") if x and not x.startswith("processed ")
+                ]
+                words = os.strerror(error.errno or 0) + (" (%s)" % lines[-1] if lines else "")
+                raise OSError(error.errno, words, "bpf") from None
     raise OSError(_EAGAIN, os.strerror(_EAGAIN), "bpf")
 
 
@@ -338,13 +340,49 @@ def _apply_v1(group: Cgroup, rules: Sequence[DeviceRule]) -> bool:
     directory = group.directory("devices")
     if directory is None:
         return False
-    for rule in (NOTHING, *rules):
+    allow, exceptions = reduce_v1(rules)
+    whole = EVERYTHING if allow else NOTHING
+    for rule in (whole, *exceptions):
         name = "devices.allow" if rule.allow else "devices.deny"
-        value = "a" if rule.kind == "a" else str(rule)
         try:
-            group.files.write("%s/%s" % (directory, name), value)
+            group.files.write("%s/%s" % (directory, name), "a" if rule == whole else str(rule))
         except OSError as error:
             raise KernelError.wrap(
                 error, "Cannot set the device rule %r" % str(rule), step="device_filter", subject=group.path
             ) from error
     return True
+
+
+def reduce_v1(rules: Sequence[DeviceRule]) -> tuple[bool, list[DeviceRule]]:
+    """(default, exceptions to it) with the same meaning as ``rules``.
+
+    The v1 controller is no rule list: it takes an exception back only when the numbers are exactly those it was given
+    with, and ignores the rest without an error. So what it would get wrong is computed here, and a hole in a wildcard,
+    which it cannot express at all, is refused (``Unsupported``).
+    """
+    default, exceptions = False, list[DeviceRule]()
+    for rule in rules:
+        if (rule.kind, rule.major, rule.minor, rule.access) == ("a", None, None, "rwm"):
+            default, exceptions = rule.allow, []
+            continue
+        for one in [rule._replace(kind=kind) for kind in ("b", "c")] if rule.kind == "a" else [rule]:
+            if one.allow != default:
+                exceptions.append(one)
+            else:
+                exceptions = [left for old in exceptions for left in _take_back(old, one)]
+    return default, exceptions
+
+
+def _take_back(old: DeviceRule, by: DeviceRule) -> list[DeviceRule]:
+    access = "".join(letter for letter in old.access if letter not in by.access)
+    touches = all(a is None or b is None or a == b for a, b in ((old.major, by.major), (old.minor, by.minor)))
+    if old.kind != by.kind or not touches or access == old.access:
+        return [old]
+    if by.major not in (None, old.major) or by.minor not in (None, old.minor):
+        raise Unsupported(
+            "cgroup v1 cannot express the device rule %r next to %r" % (str(by), str(old)),
+            step="device_filter",
+            path="device_cgroup_rules",
+            hint="A part of a wildcard cannot be taken out again: list the wanted devices instead.",
+        )
+    return [old._replace(access=access)] if access else []

@@ -20,11 +20,11 @@ _LIMIT = 1 << 32
 
 
 class Range(NamedTuple):
-    """``count`` ids from ``inside`` on (in the namespace) are those from ``outside`` on (in ours)."""
+    """``size`` ids from ``inside`` on (in the namespace) are those from ``outside`` on (in ours)."""
 
     inside: int
     outside: int
-    count: int
+    size: int
 
 
 def check(ranges: Sequence[Range], option: str = "idmap") -> None:
@@ -33,12 +33,12 @@ def check(ranges: Sequence[Range], option: str = "idmap") -> None:
         raise UsageError("%s: from 1 to 340 ranges are needed, not %d" % (option, len(ranges)), path=option)
     for side in ("inside", "outside"):
         end = -1
-        for first, count in sorted((getattr(entry, side), entry.count) for entry in ranges):
-            if first < 0 or count < 1 or first + count > _LIMIT - 1:
-                raise UsageError("%s: the range %d+%d is out of bounds" % (option, first, count), path=option)
+        for first, size in sorted((getattr(entry, side), entry.size) for entry in ranges):
+            if first < 0 or size < 1 or first + size > _LIMIT - 1:
+                raise UsageError("%s: the range %d+%d is out of bounds" % (option, first, size), path=option)
             if first <= end:
                 raise UsageError("%s: ranges overlap at %d (%s)" % (option, first, side), path=option)
-            end = first + count - 1
+            end = first + size - 1
 
 
 def text(ranges: Sequence[Range]) -> str:

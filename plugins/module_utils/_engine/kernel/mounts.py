@@ -217,14 +217,21 @@ def attach_at(kernel: Kernel, rootfd: int, dest: str, mount_fd: int, create: Opt
             target = kernel.open_in_root(rootfd, dest, os.O_PATH)
         except OSError as error:
             raise KernelError.wrap(error, "Cannot mount on %s in the container" % dest, step="mount") from error
+    hint = None
     try:
+        if _is_dir(mount_fd) != _is_dir(target):  # the kernel's own word for it is "Invalid argument"
+            hint = "A directory cannot be mounted over a file, nor a file over a directory."
+            raise NotADirectoryError(_ENOTDIR, os.strerror(_ENOTDIR), dest)
         kernel.move_mount(mount_fd, target, what=dest)
     except OSError as error:
         sentence = "Cannot mount on %s in the container" % dest
-        hint = "A directory cannot be mounted over a file, nor a file over a directory." if error.errno == 20 else None
         raise KernelError.wrap(error, sentence, step="mount", hint=hint) from error
     finally:
         os.close(target)
+
+
+def _is_dir(fd: int) -> bool:
+    return stat.S_ISDIR(os.fstat(fd).st_mode)
 
 
 # -- filesystems ---------------------------------------------------------------------------------------------------
