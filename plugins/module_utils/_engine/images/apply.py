@@ -56,7 +56,13 @@ def _build(store: Store, kernel: Kernel, layer: LayerRef, below: Sequence[LayerR
     fd = store.blobs.open(layer.blob_digest)
     try:
         with store.layers.stage() as stage:
-            writer = LayerWriter(stage.path, form=best_form(kernel), parents=_parents(store, below))
+            writer = LayerWriter(
+                stage.path,
+                form=best_form(kernel, store.paths.layers),
+                parents=lambda: _parents(store, below),
+                blob_size=layer.blob_size,
+                kernel=kernel,
+            )
             try:
                 unpack(fd, writer.write, subject=what)
                 result = writer.finish()

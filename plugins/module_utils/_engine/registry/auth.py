@@ -146,6 +146,13 @@ class Authenticator:
             self._challenge = basic
             return header
 
+    def refused(self, scope: str) -> None:
+        """After the second 401. Raises ``AuthError`` if the login is surely what is wrong: a token may also stand for
+        too little, which the registry's own words tell better."""
+        with self._lock:
+            if self.method == "basic":
+                self._refuse("refused the user name or password%s" % self._origin_of(scope))
+
     def logged_in(self, scope: str) -> bool:
         with self._lock:
             return self._credential(scope) is not None

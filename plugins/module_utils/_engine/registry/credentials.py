@@ -181,9 +181,9 @@ def login(
     """
     from .client import RegistryClient
 
-    if not username or ":" in username or not (username + password).isprintable():
+    if not username or ":" in username or not username.isprintable():
         raise UsageError(
-            "A user name must not be empty or contain a colon, and neither name nor password control characters",
+            "A registry's user name must not be empty nor contain a colon or control characters",
             step="registry_login",
             path="username",
         )

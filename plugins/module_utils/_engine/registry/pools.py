@@ -124,15 +124,21 @@ def _limited(connection: Any, getresponse: Any, timeout: float) -> Any:
     timer = threading.Timer(timeout, expire)
     timer.daemon = True
     timer.start()
+    failure: Optional[Exception] = None
+    response = None
     try:
-        return getresponse()
+        response = getresponse()
     except Exception as error:
-        if expired.is_set():
-            raise TimeoutError("no complete answer in %g seconds" % timeout) from error
-        raise
+        failure = error
     finally:
         timer.cancel()
         timer.join()
+    # Half a header block reads like a whole one when the connection ends there, so this comes first.
+    if expired.is_set():
+        raise TimeoutError("no complete answer in %g seconds" % timeout) from failure
+    if failure is not None:
+        raise failure
+    return response
 
 
 def diagnose(error: BaseException) -> tuple[str, str]:

@@ -118,6 +118,7 @@ class Session:
         response = self._exchange(method, path, {**headers, "Authorization": used})
         if response.status == 401:
             self._only_from_home(response, subject)
+            self.auth.refused(scope)
             error = replies.refusal(response, subject, self.host)
             raise error if isinstance(error, AuthError) else RegistryError(error.msg, subject=subject)
         return response

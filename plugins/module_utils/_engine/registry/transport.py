@@ -144,8 +144,9 @@ class Response:
                 )
 
     def close(self) -> None:
-        """Give the connection back if the body was read to its end; else close it."""
-        if self._raw.closed or self._raw.length_remaining == 0:
+        """Give the connection back if the body was read to its end (or there is none: HEAD); else close it."""
+        if self._raw.length_remaining == 0:
+            self._raw.drain_conn()  # tells http.client that the answer is over
             self._raw.release_conn()
         else:
             self.abandon()

@@ -1,0 +1,175 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Login files: Docker's format, private, replaced in one step, foreign keys kept."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.fake_registry import FakeRegistry
+from module_utils._engine.errors import AuthError, RegistryError, StateError, UsageError
+from module_utils._engine.registry.credentials import Credential, login, logout, lookup
+from module_utils._engine.registry.transport import Transport
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def auth(tmp_path: Path) -> str:
+    return str(tmp_path / "state" / "auth.json")
+
+
+def b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def write(path: Any, document: Any) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    Path(path).write_text(json.dumps(document))
+
+
+def transport() -> Transport:
+    return Transport(timeout=5, sleep=lambda _s: None)
+
+
+@pytest.mark.parametrize("scheme", ["basic", "bearer"])
+def test_a_login_is_verified_stored_and_idempotent(auth: str, scheme: str) -> None:
+    with FakeRegistry() as registry:
+        registry.auth = (scheme, "me", "pass:wörd")
+        write(auth, {"auths": {"other": {"auth": b64("a:b"), "email": "x"}}, "credsHelperFuture": 1})
+        with pytest.raises(AuthError, match="refused"):
+            login(transport(), auth, registry.host, "me", "wrong")
+        assert registry.host not in json.loads(Path(auth).read_text())["auths"]
+        assert login(transport(), auth, registry.host, "me", "pass:wörd", check=True)
+        assert registry.host not in json.loads(Path(auth).read_text())["auths"]
+        assert login(transport(), auth, registry.host, "me", "pass:wörd")
+        count = len(registry.requests)
+        assert not login(transport(), auth, registry.host, "me", "pass:wörd")
+        assert len(registry.requests) == count
+        assert not login(transport(), auth, registry.host, "me", "pass:wörd", force=True)
+        assert len(registry.requests) > count
+        document = json.loads(Path(auth).read_text())
+        assert document["credsHelperFuture"] == 1 and document["auths"]["other"] == {"auth": b64("a:b"), "email": "x"}
+        assert document["auths"][registry.host] == {"auth": b64("me:pass:wörd")}
+        assert os.stat(auth).st_mode & 0o777 == 0o600
+        assert lookup(auth, registry.host) == Credential("me", "pass:wörd", source=auth)
+        assert logout(auth, registry.host, check=True) and logout(auth, registry.host)
+        assert not logout(auth, registry.host)
+        assert lookup(auth, registry.host) is None and lookup(auth, "other") is not None
+
+
+def test_an_open_registry_takes_any_login_as_docker_has_it(auth: str) -> None:
+    with FakeRegistry() as registry:
+        assert login(transport(), auth, registry.host, "me", "x")
+
+
+def test_a_registry_that_cannot_be_asked_stores_nothing(auth: str) -> None:
+    with pytest.raises(RegistryError):
+        login(Transport(timeout=0.2), auth, "127.0.0.1:1", "me", "x")
+    assert not os.path.exists(auth)
+
+
+def test_the_hub_has_dockers_key_and_all_its_names(auth: str) -> None:
+    write(auth, {"auths": {"https://index.docker.io/v1/": {"auth": b64("me:x")}}})
+    for host in ("docker.io", "index.docker.io"):
+        found = lookup(auth, host, "library/busybox")
+        assert found is not None and found.username == "me"
+    assert logout(auth, "docker.io")
+
+
+def test_the_most_specific_key_wins_and_old_keys_are_understood(auth: str) -> None:
+    document = {
+        "auths": {
+            "r.example": {"auth": b64("host:x")},
+            "r.example/team": {"auth": b64("team:x")},
+            "https://old.example/v1/": {"username": "old", "password": "x"},
+            "tok.example": {"identitytoken": "refresh"},
+            "bad.example": {"auth": "%%%"},
+            "odd.example": 5,
+        }
+    }
+    write(auth, document)
+    assert lookup(auth, "r.example", "team/app").username == "team"  # type: ignore[union-attr]
+    assert lookup(auth, "r.example", "other/app").username == "host"  # type: ignore[union-attr]
+    assert lookup(auth, "old.example", "x").username == "old"  # type: ignore[union-attr]
+    assert lookup(auth, "tok.example").identity_token == "refresh"  # type: ignore[union-attr]
+    for host in ("bad.example", "odd.example", "r.example:5000", "example"):
+        assert lookup(auth, host) is None
+
+
+def test_foreign_files_are_read_after_ours_and_may_be_broken(auth: str, home: Path) -> None:
+    write(home / ".docker/config.json", {"auths": {"r": {"auth": b64("docker:x")}, "s": {"auth": b64("docker:x")}}})
+    assert lookup(auth, "r").username == "docker"  # type: ignore[union-attr]
+    write(home / ".config/containers/auth.json", {"auths": {"r": {"auth": b64("podman:x")}}})
+    assert lookup(auth, "r").username == "podman"  # type: ignore[union-attr]
+    write(auth, {"auths": {"r": {"auth": b64("ours:x")}}})
+    assert lookup(auth, "r").username == "ours"  # type: ignore[union-attr]
+    (home / ".config/containers/auth.json").write_text("{")
+    assert lookup(auth, "s").username == "docker"  # type: ignore[union-attr]
+
+
+def test_a_damaged_own_file_is_an_error_and_is_kept(auth: str) -> None:
+    for text in ("{", "[]", '{"auths": 5}'):
+        os.makedirs(os.path.dirname(auth), exist_ok=True)
+        Path(auth).write_text(text)
+        with pytest.raises(StateError):
+            lookup(auth, "r")
+        with FakeRegistry() as registry, pytest.raises(StateError):
+            login(transport(), auth, registry.host, "a", "b")
+        assert Path(auth).read_text() == text
+
+
+def test_a_helper_is_asked_and_its_name_is_no_path(auth: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from module_utils._engine import process
+
+    asked = []
+
+    def run(argv: list[str], **options: Any) -> process.Completed:
+        asked.append((argv, options["stdin"]))
+        if argv[0].endswith("empty"):
+            return process.Completed(1, b"credentials not found in native keychain", b"")
+        return process.Completed(0, b'{"ServerURL":"r","Username":"<token>","Secret":"t"}', b"")
+
+    monkeypatch.setattr(process, "run", run)
+    write(
+        auth, {"credHelpers": {"r": "vault", "s": "../../bin/sh", "t": "empty"}, "auths": {"t": {"auth": b64("a:b")}}}
+    )
+    assert lookup(auth, "r").identity_token == "t"  # type: ignore[union-attr]
+    assert asked == [(["docker-credential-vault", "get"], b"r")]
+    assert lookup(auth, "s") is None and len(asked) == 1
+    assert lookup(auth, "t").username == "a"  # type: ignore[union-attr]
+
+
+def test_names_that_basic_cannot_carry_are_refused(auth: str) -> None:
+    for name, password in (("", "x"), ("a:b", "x"), ("a\n", "x")):
+        with pytest.raises(UsageError):
+            login(transport(), auth, "r", name, password)
+
+
+def test_a_credential_does_not_show_its_secret() -> None:
+    shown = repr(Credential("me", "secret", "identity", "token", "file"))
+    assert not any(word in shown for word in ("secret", "identity", "token"))
+
+
+def test_two_logins_at_once_both_stay(auth: str) -> None:
+    import threading
+
+    with FakeRegistry() as one, FakeRegistry() as two:
+        threads = [threading.Thread(target=login, args=(transport(), auth, r.host, "a", "b")) for r in (one, two)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(json.loads(Path(auth).read_text())["auths"]) == {one.host, two.host}
