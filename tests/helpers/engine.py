@@ -109,11 +109,18 @@ class Engine:
         shutil.rmtree(self.paths.state, ignore_errors=True)
 
     def _drop_default_network(self) -> None:
-        from module_utils._engine.network.service import NetworkService
+        """The default network cannot be removed by a task; a test takes its bridge and the firewall away by hand."""
+        from module_utils._engine.kernel.netlink import Netlink
+        from module_utils._engine.network import bridge
+        from module_utils._engine.network.firewall import Firewall
         from module_utils._engine.store.state import Store
 
-        with Store.open(self.paths) as store, NetworkService(self.paths, store) as service:
-            service.remove_all()
+        with Store.open(self.paths) as store, Netlink() as netlink:
+            for record in store.networks.list():
+                bridge.remove(netlink, self.paths, record)
+        firewall = Firewall(self.paths)
+        firewall.remove()
+        firewall.close()
 
     def resident(self) -> list[int]:
         """Pids of processes whose command line names this instance's run directory (spawner, resolver, monitors)."""

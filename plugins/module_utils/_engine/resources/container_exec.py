@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import Conflict, NotFound, UsageError
+from ..errors import Conflict, NotFound, TimedOut, UsageError
 from ..reconcile import values
 from .container_actual import state
 from .task import Task
+
+if TYPE_CHECKING:
+    from ..runtime.client import ExecResult
+    from ..runtime.exec import ExecSpec
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -33,29 +37,47 @@ def run(task: Task) -> dict[str, Any]:
         )
     if task.check_mode:
         return {"changed": True, "skipped_reason": "check mode: nothing was executed"}
-    stdin = params.get("stdin")
-    if stdin is not None and params.get("stdin_add_newline", True):
-        stdin += "\n"
-    from ..runtime.client import ExecSpec
+    detach = bool(params.get("detach"))
+    result = task.runtime.exec(record.id, _spec(params, argv), _stdin(params), detach=detach)
+    if detach:
+        return {"changed": True, "pid": result.pid}
+    if result.timed_out:
+        raise TimedOut(
+            "The command did not end within %g seconds and was killed" % params["timeout"],
+            step="exec",
+            subject="container %s" % record.name,
+            path="timeout",
+            details={"result": _result(params, result)},
+        )
+    return _result(params, result)
 
-    result = task.runtime.exec(
-        record.id,
-        ExecSpec(
-            argv=argv,
-            env=values.env("env", params.get("env")),
-            cwd=params.get("chdir"),
-            user=params.get("user"),
-            tty=bool(params.get("tty")),
-            detach=bool(params.get("detach")),
-            stdin=None if stdin is None else stdin.encode("utf-8", "surrogateescape"),
-            timeout=params.get("timeout"),
-        ),
+
+def _spec(params: dict[str, Any], argv: list[str]) -> ExecSpec:
+    from ..runtime.exec import ExecSpec
+
+    return ExecSpec(
+        argv=argv,
+        env=["%s=%s" % item for item in values.env("env", params.get("env")).items()],
+        cwd=params.get("chdir"),
+        user=params.get("user"),
+        tty=bool(params.get("tty")),
+        timeout=params.get("timeout"),
     )
-    if params.get("detach"):
-        return {"changed": True, "exec_id": result.exec_id}
-    out = {"changed": True, "rc": result.exit_code, "exec_id": result.exec_id}
+
+
+def _stdin(params: dict[str, Any]) -> bytes:
+    text = params.get("stdin")
+    if text is None:
+        return b""
+    if params.get("stdin_add_newline", True):
+        text += "\n"
+    return bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def _result(params: dict[str, Any], result: ExecResult) -> dict[str, Any]:
+    out: dict[str, Any] = {"changed": True, "rc": result.exit_code, "pid": result.pid}
     for name, data in (("stdout", result.stdout), ("stderr", result.stderr)):
-        text = data.decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode()
+        text = data.decode("utf-8", "replace")
         out[name] = text.rstrip("\r\n") if params.get("strip_empty_ends", True) else text
     return out
 

@@ -72,10 +72,10 @@ class LiveUpdate:
         if not self._running:
             return
         from ..kernel.cgroups import Cgroup, Layout
-        from ..runtime import spec as oci
+        from ..kernel.cgroups.resources import from_options
 
         group = Cgroup(Layout.detect(), make.cgroup_path(self._task, record.id))
-        group.update(oci.resources(record.spec))
+        group.update(from_options(record.spec))
 
     def _monitor(self, record: ContainerRecord) -> None:
         if not self._running:

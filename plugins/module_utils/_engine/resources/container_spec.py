@@ -202,13 +202,9 @@ def _seccomp(value: str) -> str:
                 path=value,
                 errno=error.errno,
             ) from None
-    try:
-        profile = json.loads(text)
-    except ValueError as error:
-        raise bad("security_opts", value[:60], "is not a JSON seccomp profile: %s" % error) from None
-    from ..kernel import seccomp
+    from ..kernel.seccomp import profile as profiles
 
-    seccomp.load_profile(profile)
+    profile = profiles.load(text, "security_opts" if text is value else value)
     return json.dumps(profile, sort_keys=True, separators=(",", ":"))
 
 
