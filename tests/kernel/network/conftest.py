@@ -126,6 +126,7 @@ def privately() -> Iterator[None]:
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """Without the resolver process: see ``test_network_end_to_end`` for that."""
     monkeypatch.setattr(NetworkService, "_register", lambda *_args: None)
+    monkeypatch.setattr(NetworkService, "_missing_names", lambda *_args: [])
     directory = tempfile.mkdtemp(prefix="wt", dir="/run")
     try:
         with private_network():

@@ -549,5 +549,130 @@ def test_ports_of_a_container_whose_row_is_gone_are_withdrawn(host):
     host.service.start(cid)
     host.store.containers.remove(cid)
     host.service.release(cid, wait=True)
-    assert host.service.firewall.observe()["ports"] == []
+    assert host.service.publishing.firewall.observe()["ports"] == []
     assert settled(lambda: len(host.links()) == 1)
+
+
+# -- several at once, hooks ------------------------------------------------------------------------------------
+
+
+def in_children(host, actions):
+    """Each action in a forked process of its own with its own store; returns exit statuses."""
+    from module_utils._engine.network.service import NetworkService
+    from module_utils._engine.store.state import Store
+
+    host.service.close()
+    pids = []
+    for action in actions:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                with Store.open(host.paths, recover=False) as store, NetworkService(host.paths, store) as service:
+                    action(service)
+                code = 0
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    return [os.waitpid(pid, 0)[1] for pid in pids]
+
+
+def test_containers_started_at_once_share_one_bridge_and_one_table(host):
+    record = host.service.create("web", {"enable_ipv6": True})
+    ids = [host.container("c%d" % number, "web") for number in range(8)]
+    for number, cid in enumerate(ids):
+        publish(host, cid, (8000 + number, 80))
+    bridge.remove(host.service.netlink, host.paths, record)  # as after a boot
+    os.system("nft flush ruleset")
+    assert in_children(host, [lambda service, cid=cid: service.start(cid) for cid in ids]) == [0] * 8
+    assert [host.service.check(cid) for cid in ids] == [[]] * 8 and host.service.observe(record)["drift"] == []
+    assert in_children(host, [lambda service, cid=cid: service.release(cid) for cid in ids]) == [0] * 8
+    assert host.service.publishing.firewall.observe()["ports"] == []
+
+
+def test_the_default_network_made_by_many_at_once_is_one(host):
+    assert in_children(host, [lambda service: service.ensure_default() for _n in range(6)]) == [0] * 6
+    assert len(host.store.networks.list()) == 1 and len(host.links()) == 1
+
+
+def run_hook(host, cid):
+    from module_utils._engine import process
+
+    argv = process.engine_command("network.service", "release", host.paths.state, host.paths.run, cid)
+    return process.run(argv, timeout=20)
+
+
+def write_state(host, cid, **fields):
+    import json
+
+    from module_utils._engine.kernel import procfs
+
+    state = {"status": "running", "boot_id": procfs.boot_id(), "pid": os.getpid(), **fields}
+    state.setdefault("pid_start", procfs.start_time(os.getpid()))
+    os.makedirs(host.paths.container(cid), exist_ok=True)
+    with open(host.paths.container(cid) + "/state.json", "w") as file:
+        json.dump(state, file)
+
+
+def test_the_monitor_s_hook_takes_the_network_of_an_ended_container_down(host):
+    host.service.create("web", {})
+    cid = host.started("c", "web")
+    write_state(host, cid, status="exited", pid=0, pid_start=0)
+    assert run_hook(host, cid).returncode == 0
+    assert not host.service.is_active(cid) and len(host.links()) == 1
+
+
+def test_the_hook_leaves_a_container_alone_that_runs_again(host):
+    host.service.create("web", {})
+    cid = host.started("c", "web")
+    write_state(host, cid)
+    assert run_hook(host, cid).returncode == 0
+    assert host.service.check(cid) == []
+    write_state(host, cid, pid_start=1)  # the pid of somebody else
+    run_hook(host, cid)
+    assert not host.service.is_active(cid)
+
+
+def test_the_hook_does_not_wait_for_a_lock_whose_owner_waits_for_it(host):
+    host.service.create("web", {})
+    cid = host.started("c", "web")
+    write_state(host, cid, status="exited")
+    with host.store.lock("container", "c"):
+        begun = time.monotonic()
+        assert run_hook(host, cid).returncode == 0
+        assert time.monotonic() - begun < 5 and host.service.is_active(cid)
+    assert settled(lambda: not host.service.is_active(cid), 10), "a process of its own does it later"
+
+
+def test_the_hook_of_an_instance_that_is_gone_makes_nothing(host, tmp_path):
+    from module_utils._engine import process
+
+    argv = process.engine_command("network.service", "release", str(tmp_path / "s"), str(tmp_path / "r"), "ab" * 32)
+    assert process.run(argv, timeout=20).returncode == 0
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_lease_that_changes_under_a_running_container_moves(host):
+    host.service.create("web", {"ipam_config": [{"subnet": "10.5.0.0/24"}]})
+    cid = host.started("c", {"name": "web", "mac_address": "92:d0:c6:0a:29:33"})
+    host.service.connect(cid, {"name": "web", "ipv4_address": "10.5.0.77", "mac_address": "92:d0:c6:0a:29:33"})
+
+    def addresses():
+        with Netlink() as inner:
+            return [a.address for a in inner.addresses(inner.link("eth0").ifindex)]
+
+    assert host.within(cid, addresses) == ["10.5.0.77"] and host.service.check(cid) == []
+
+
+def test_a_port_that_a_monitor_is_about_to_hand_over_is_free(host):
+    import json
+
+    host.service.create("web", {})
+    old, new = host.started("old", "web"), host.container("new", "web")
+    with host.listen(None, 8080), open(host.paths.container(old) + "/run.json", "w") as file:
+        json.dump({"reserve": [{"host_ip": "", "port": 8080, "protocol": "tcp"}]}, file)
+        file.flush()
+        host.service.check_ports([PortRecord(new, "", 8080, "tcp", 80)], new)
+        host.service.release(old)
+        with pytest.raises(Conflict, match="a process of the host is bound to it"):
+            host.service.check_ports([PortRecord(new, "", 8080, "tcp", 80)], new)

@@ -138,14 +138,6 @@ def _resolv(container: ContainerRecord, members: Members) -> str:
     )
 
 
-def upstreams(container: ContainerRecord, members: Members) -> list[str]:
-    """Servers our resolver may ask for this container; none when all its networks are internal."""
-    asked = list(container.spec.get("dns_servers") or ())
-    if not asked and all(bridge.internal(network) for network, _endpoint in members):
-        return []
-    return files.upstreams(files.host_resolver(), asked, ipv6=any(e.ipv6 for _network, e in members))
-
-
 def _read(path: str) -> Optional[str]:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import KernelError
 from ..kernel.netns import inside
+from . import ipam
 from .sandbox import open_netns, read_sysctl, write_sysctl
 
 if TYPE_CHECKING:
@@ -53,9 +54,12 @@ def attach(outer: Netlink, sandbox: Sandbox, network: NetworkRecord, bridge: Lin
         link = _link(outer, sandbox, bridge, endpoint)
         if endpoint.ipv6:
             _enable_ipv6(sandbox, link.name)
-        for address in (endpoint.ipv4, endpoint.ipv6):
-            if address:
-                sandbox.inner.add_address(link.ifindex, address, _prefix(network, address))
+        wanted = {a: _prefix(network, a) for a in (endpoint.ipv4, endpoint.ipv6) if a}
+        for present in sandbox.inner.addresses(link.ifindex):
+            if wanted.pop(present.address, None) is None and _is_lease(network, present.address):
+                sandbox.inner.delete_address(link.ifindex, present.address, present.prefix)  # an earlier lease of it
+        for address, prefix in wanted.items():
+            sandbox.inner.add_address(link.ifindex, address, prefix)
         if not link.up:
             sandbox.inner.set_link(link.ifindex, up=True)
         return link
@@ -108,15 +112,22 @@ def _add(outer: Netlink, sandbox: Sandbox, name: str, bridge: Link, endpoint: En
             outer.delete_link(name)
 
 
-def _prefix(network: NetworkRecord, address: str) -> int:
-    from . import ipam
-
+def _subnet(network: NetworkRecord, address: str) -> Optional[ipam.Net]:
     number, bits = ipam.to_number(address)
     for subnet in network.subnets:
         net = ipam.parse(str(subnet["subnet"]))
         if net.bits == bits and net.holds(number):
-            return net.prefix
-    return bits
+            return net
+    return None
+
+
+def _prefix(network: NetworkRecord, address: str) -> int:
+    net = _subnet(network, address)
+    return net.prefix if net is not None else 128 if ":" in address else 32
+
+
+def _is_lease(network: NetworkRecord, address: str) -> bool:
+    return _subnet(network, address) is not None
 
 
 def _enable_ipv6(sandbox: Sandbox, ifname: str) -> None:

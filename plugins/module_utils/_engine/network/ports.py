@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Conflict, KernelError, UsageError
 
 if TYPE_CHECKING:
+    from ..paths import Paths
     from ..store.records import PortRecord
     from ..store.state import Store
 
@@ -48,8 +49,31 @@ def check(store: Store, ports: Sequence[PortRecord], container_id: str, *, runni
                 raise _refused(port, "port is already allocated", _owner(store, other.container_id))
         if any(_same(port, other) for other in ports[:number]):
             raise _refused(port, "port is asked for twice", "")
-        if not any(_same(port, other) for other in own) and not is_free(port.host_ip, port.host_port, port.protocol):
+        if any(_same(port, other) for other in own) or is_free(port.host_ip, port.host_port, port.protocol):
+            continue
+        if not any(_same(port, held) for held in _reserved(store.paths)):
             raise _refused(port, "address already in use", "a process of the host is bound to it")
+
+
+def _reserved(paths: Paths) -> list[PortRecord]:
+    """What the monitors of running containers hold (run.json's ``reserve``). No row claims the port that is asked for,
+    so a monitor that still holds it is about to hand it over: the container is being replaced, or just ended."""
+    import json
+
+    from ..store.records import PortRecord
+    from .publishing import is_active
+
+    held = []
+    for container_id in os.listdir(paths.containers):
+        if not is_active(paths, container_id):
+            continue
+        try:
+            with open(paths.container(container_id) + "/run.json", encoding="utf-8") as file:
+                reserve = json.load(file).get("reserve") or []
+        except (OSError, ValueError):  # being made or removed
+            continue
+        held += [PortRecord(container_id, r["host_ip"], int(r["port"]), r["protocol"], 0) for r in reserve]
+    return held
 
 
 def _same(one: PortRecord, other: PortRecord) -> bool:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..errors import Conflict, InUse, KernelError, NotFound, UsageError, WharfError
-from . import bridge, container_files, endpoint, leases, ports, sandbox
+from ..errors import Conflict, InUse, NotFound, UsageError, WharfError
+from . import bridge, container_files, endpoint, leases, ports, publishing, sandbox
 
 if TYPE_CHECKING:
     from ..kernel.netlink import Netlink
@@ -24,35 +24,9 @@ if TYPE_CHECKING:
     from ..paths import Paths
     from ..store.records import ContainerRecord, EndpointRecord, NetworkRecord, PortRecord
     from ..store.state import Store
-    from .firewall import Desired, Firewall, Port
+    from .publishing import Member
 
-Member = tuple["NetworkRecord", "EndpointRecord"]
 PREDEFINED = ("bridge", "host", "none")
-
-
-class _FirewallLock:
-    """A whole table computed from the store must not be overtaken by a later, smaller change. A leaf lock: nothing
-    else is taken while it is held."""
-
-    __slots__ = ("_fd", "_path")
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._fd = -1
-
-    def __enter__(self) -> None:
-        import fcntl
-
-        try:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-        except OSError as error:
-            raise KernelError.wrap(error, "Cannot lock %s" % self._path, step="firewall_lock") from error
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        os.close(self._fd)
 
 
 class NetworkService:
@@ -63,7 +37,7 @@ class NetworkService:
         self.store = store
         self._kernel = kernel
         self._netlink: Optional[Netlink] = None
-        self._firewall: Optional[Firewall] = None
+        self.publishing = publishing.Publishing(paths, store)
 
     def __enter__(self) -> NetworkService:
         return self
@@ -77,9 +51,7 @@ class NetworkService:
         if self._netlink is not None:
             self._netlink.close()
             self._netlink = None
-        if self._firewall is not None:
-            self._firewall.close()
-            self._firewall = None
+        self.publishing.close()
 
     @property
     def kernel(self) -> Kernel:
@@ -165,8 +137,7 @@ class NetworkService:
                     hint="Disconnect or stop these containers, or remove the network with force.",
                 )
             self.store.networks.remove(record.id)
-        with self._firewall_lock():
-            self.firewall.remove_network(bridge.link_name(self.paths, record))
+        self.publishing.remove_network(record)
         bridge.remove(self.netlink, self.paths, record)
 
     def observe(self, record: NetworkRecord) -> dict[str, Any]:
@@ -175,7 +146,7 @@ class NetworkService:
         members = self.store.networks.endpoints(network_id=record.id)
         found["internal"] = bridge.internal(record)
         found["containers"] = [e.container_id for e in members if self.is_active(e.container_id)]
-        found["drift"] += self.firewall.differences(self.desired())
+        found["drift"] += self.publishing.differences()
         return found
 
     def repair(self, record: NetworkRecord) -> list[str]:
@@ -187,8 +158,7 @@ class NetworkService:
             for member in self.store.networks.endpoints(network_id=record.id):
                 if self.is_active(member.container_id):
                     self._attach(member.container_id)
-            with self._firewall_lock():
-                self.firewall.sync(self.desired())
+            self.publishing.sync()
         return drift
 
     # -- leases and ports --------------------------------------------------------------------------------------
@@ -210,7 +180,7 @@ class NetworkService:
     # -- containers --------------------------------------------------------------------------------------------
 
     def is_active(self, container_id: str) -> bool:
-        return sandbox.is_namespace(self.paths.container_netns(container_id))
+        return publishing.is_active(self.paths, container_id)
 
     def start(self, container_id: str) -> str:
         """Namespace, endpoints, files, published ports, names. Returns the namespace's path.
@@ -223,7 +193,7 @@ class NetworkService:
         try:
             members = self._attach(container_id)
             container_files.write(self.paths, container, members, self._host_gateway(container))
-            self._publish(container_id, members)
+            self.publishing.publish(container_id, members)
             self._register(container, members)
         except BaseException:
             if fresh:
@@ -245,7 +215,7 @@ class NetworkService:
             lambda: sandbox.remove(
                 self.kernel, self.paths, container_id
             ),  # from here on ``desired`` has no ports of it
-            lambda: self._withdraw(container_id, members),
+            lambda: self.publishing.withdraw(container_id, members),
         ]
         for step in steps:
             try:
@@ -298,8 +268,7 @@ class NetworkService:
         """Make the firewall agree with the container's stored ports; True if anything changed."""
         if not self.is_active(container_id):
             return False
-        with self._firewall_lock():
-            return self.firewall.sync(self.desired())
+        return self.publishing.sync()
 
     def check(self, container_id: str) -> list[str]:
         """How the kernel differs from the records of a container that should run; ``start`` puts it right."""
@@ -315,69 +284,15 @@ class NetworkService:
                     continue
                 drift += endpoint.observe(self.netlink, box, link, record)["drift"]
             drift += endpoint.missing_routes(box, members)
-        return drift + self._missing_ports(container_id, members)
+        return drift + self.publishing.missing(container_id, members) + self._missing_names(container_id, members)
 
-    # -- firewall ----------------------------------------------------------------------------------------------
-
-    @property
-    def firewall(self) -> Firewall:
-        if self._firewall is None:
-            from .firewall import Firewall
-
-            self._firewall = Firewall(self.paths)
-        return self._firewall
-
-    def _firewall_lock(self) -> _FirewallLock:
-        return _FirewallLock(self.paths.run + "/firewall.lock")
-
-    def desired(self) -> Desired:
-        """All networks, and the ports of all containers that run."""
-        from .firewall import Firewall
-
-        networks = self.store.networks.list()
-        by_container: dict[str, list[PortRecord]] = {}
-        for port in self.store.networks.ports():
-            by_container.setdefault(port.container_id, []).append(port)
-        wanted: list[Port] = []
-        for container_id, published in by_container.items():
-            if self.is_active(container_id):
-                wanted += endpoint.port_targets(published, self._members(container_id))
-        return Firewall.desired([self._firewall_network(record) for record in networks], wanted)
-
-    def _firewall_network(self, record: NetworkRecord) -> Any:
-        from .firewall import Network
-
-        return Network(
-            bridge.link_name(self.paths, record),
-            internal=bridge.internal(record),
-            masquerade=bridge.masquerade(record),
-            members_talk=bridge.icc(record),
-        )
-
-    def _publish(self, container_id: str, members: Sequence[Member]) -> None:
-        targets = endpoint.port_targets(self.store.networks.ports(container_id=container_id), members)
-        if targets:
-            with self._firewall_lock():
-                self.firewall.add_ports(targets, self.desired)
-
-    def _withdraw(self, container_id: str, members: Sequence[Member]) -> None:
-        if not members and self.store.containers.get(container_id) is None:
-            with self._firewall_lock():  # its row has gone first, and with it what its ports were
-                self.firewall.sync(self.desired())
-            return
-        targets = endpoint.port_targets(self.store.networks.ports(container_id=container_id), members)
-        if targets:
-            with self._firewall_lock():
-                self.firewall.remove_ports(targets)
-
-    def _missing_ports(self, container_id: str, members: Sequence[Member]) -> list[str]:
-        targets = endpoint.port_targets(self.store.networks.ports(container_id=container_id), members)
-        if not targets:
+    def _missing_names(self, container_id: str, members: Sequence[Member]) -> list[str]:
+        if not container_files.uses_resolver(members):
             return []
-        have = set(self.firewall.observe()["ports"])
-        return [
-            "published port %d/%s is not in the firewall" % (t.host_port, t.protocol) for t in targets if t not in have
-        ]
+        from . import dns
+
+        wanted = dns.Member(container_id, self.paths.container_netns(container_id))
+        return ["nobody answers names at 127.0.0.11"] if dns.missing(self.paths, [wanted]) else []
 
     # -- inside ------------------------------------------------------------------------------------------------
 
@@ -392,20 +307,12 @@ class NetworkService:
         return record.name if record is not None else container_id[:12]
 
     def _members(self, container_id: str) -> list[Member]:
-        """In join order."""
-        records = self.store.networks.endpoints(container_id=container_id)
-        found = []
-        for record in sorted(records, key=lambda e: e.position):
-            network = self.store.networks.get(record.network_id)
-            if network is not None:
-                found.append((network, record))
-        return found
+        return publishing.members(self.store, container_id)
 
     def _ensure_network(self, record: NetworkRecord) -> Any:
         """Bridge and firewall entry; both look before they change anything."""
         link = bridge.ensure(self.netlink, self.paths, record)
-        with self._firewall_lock():
-            self.firewall.add_network(self._firewall_network(record), self.desired)
+        self.publishing.add_network(record)
         return link
 
     def _attach(self, container_id: str) -> list[Member]:
@@ -440,8 +347,7 @@ class NetworkService:
             return
         from . import dns
 
-        path = self.paths.container_netns(container.id)
-        dns.register(self.paths, container.id, path, container_files.upstreams(container, members))
+        dns.register(self.paths, container.id, self.paths.container_netns(container.id))
 
     def _unregister(self, container_id: str) -> None:
         if os.path.exists(self.paths.resolver_socket):
@@ -462,37 +368,7 @@ class NetworkService:
 
 
 def main(argv: Sequence[str]) -> None:
-    """``release <state> <run> <container id>``: the hook a container's monitor runs when it has ended for good.
+    """``release <state> <run> <container id>``, see ``hook``."""
+    from . import hook
 
-    A start may have come in between: then the container runs again, and its network is none of our business.
-    """
-    from ..paths import Paths
-    from ..store.state import Store
-
-    verb, state, run, container_id = argv
-    if verb != "release":
-        raise UsageError("network.service knows release, not %s" % verb)
-    paths = Paths(state, run)
-    with Store.open(paths, recover=False) as store:
-        record = store.containers.get(container_id)
-        name = record.name if record is not None else container_id
-        with store.lock("container", name), NetworkService(paths, store) as service:
-            if not _runs(paths, container_id):
-                service.release(container_id, wait=True)
-
-
-def _runs(paths: Paths, container_id: str) -> bool:
-    import json
-
-    from ..kernel import procfs
-
-    try:
-        with open(paths.container(container_id) + "/state.json", encoding="utf-8") as file:
-            state = json.load(file)
-    except (OSError, ValueError):
-        return False
-    if state.get("status") not in ("running", "restarting", "paused") or state.get("boot_id") != procfs.boot_id():
-        return False
-    if state["status"] == "restarting":
-        return procfs.is_alive(int(state["monitor_pid"]), int(state["monitor_start"]))
-    return procfs.is_alive(int(state["pid"]), int(state["pid_start"]))
+    hook.run(argv)
