@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
-from ..errors import IntegrityError
+from ..errors import IntegrityError, Unsupported
 from . import config as configs
 from . import resolve as resolving
 from .platform import Platform
@@ -166,6 +166,7 @@ class _Pull:
         resolution = resolving.resolve(self._client, reference, digest, wanted)
         self._watch.lap("resolve")
         manifest = resolution.manifest
+        _check_depth(len(manifest.layers), str(reference))
         config = self._config(manifest.config, len(manifest.layers))
         warning = resolving.check_platform(config, wanted, asked, str(reference))
         self._watch.lap("config")
@@ -241,6 +242,19 @@ class _Pull:
         self._progress.state(layer.blob_digest, "done")
         found = self._store.layers.get(layer.chain_id)
         return found.size if found is not None else 0
+
+
+def _check_depth(layers: int, subject: str) -> None:
+    """Before anything is downloaded: an image that no root can be mounted from is of no use."""
+    from ..storage.overlay import MAX_LAYERS
+
+    if layers > MAX_LAYERS:
+        raise Unsupported(
+            "%s has %d layers, and more than %d cannot be mounted" % (subject, layers, MAX_LAYERS),
+            step="pull_manifest",
+            subject=subject,
+            hint="Build the image with fewer layers, or squash it.",
+        )
 
 
 def _record(
