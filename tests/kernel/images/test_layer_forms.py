@@ -372,4 +372,5 @@ def test_random_archives_look_alike_in_both_forms(tmp_path, layers):
             continue
         for form in FORMS:
             stacks[form].append(outcomes[form])
-    assert seen(stacks["erofs"]) == seen(stacks["tree"])
+    if stacks["tree"]:  # else every archive was refused
+        assert seen(stacks["erofs"]) == seen(stacks["tree"])

@@ -268,7 +268,7 @@ class LayerTree(Sink):
         if b"\0" in entry.link or not entry.link or len(entry.link) > 4095:
             refuse("%r is a hard link to %r", entry.name[:80], entry.link[:80])
         head, tail = self._strip(entry.link)
-        if tail in (b"..", b""):
+        if not tail or b".." in entry.link.split(b"/"):
             refuse("the hard link %r leads out of it, to %r", entry.name[:80], entry.link[:80])
         place = self.directory(head, entry.link, create=False)
         target = self.kids[place].get(tail) if place >= 0 else None
