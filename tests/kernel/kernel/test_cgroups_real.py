@@ -148,6 +148,27 @@ def test_kill_all_ends_a_tree_that_keeps_forking(group):
     assert group.processes() == []
 
 
+def test_without_cgroup_kill_everything_is_frozen_and_signalled(group, monkeypatch):
+    """Linux before 5.14."""
+    real = group.files.exists
+    monkeypatch.setattr(group.files, "exists", lambda path: not path.endswith("/cgroup.kill") and real(path))
+    group.apply({"pids": {"limit": 40}})
+
+    def forker():
+        while True:
+            try:
+                if os.fork() == 0 and os.fork() == 0:
+                    os.setsid()
+            except BlockingIOError:
+                time.sleep(0.001)
+
+    pid = start(group, forker)
+    time.sleep(0.05)
+    assert group.kill_all()
+    os.waitpid(pid, 0)
+    assert group.processes() == []
+
+
 def test_one_exec_leaf_is_killed_alone(group):
     if group.layout.unified is None:
         pytest.skip("no unified hierarchy")

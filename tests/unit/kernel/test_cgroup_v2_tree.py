@@ -310,3 +310,24 @@ def test_stats_and_oom_count(group, tmp_path):
     assert stats["io"] == [{"major": 8, "minor": 0, "read_bytes": 1, "write_bytes": 2, "read_ops": 3, "write_ops": 4}]
     assert stats["cpu"]["usage_ns"] == 7000
     assert stats["memory"]["oom_kills"] == 2
+
+
+def test_a_failed_creation_never_touches_an_older_cgroup_of_that_name(group, files, tmp_path):
+    group.create()
+    group.join(4194303)
+    files._put(str(tmp_path / "wharf/abc/cgroup.subtree_control"), "")
+    files._put(str(tmp_path / "wharf/abc/cgroup.procs"), "4194302")
+    with pytest.raises(KernelError):
+        group.create("other")
+    assert group.processes() == [4194302, 4194303]
+
+
+def test_nesting_deeper_than_pythons_recursion_is_walked():
+    from module_utils._engine.kernel.cgroups import control
+
+    class Deep(Files):
+        def children(self, path):
+            return ["x"] if path.count("/") < 5000 else []
+
+    found = control.tree(Deep(), "/r")
+    assert len(found) == 5000 and found[-1] == "/r" and len(found[0]) > len(found[1])

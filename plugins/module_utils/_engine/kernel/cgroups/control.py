@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Optional
 
 from ...errors import KernelError
+from ..pidfd import open_pid, send_signal
 from .files import Files, keyed
 
 if TYPE_CHECKING:
@@ -20,11 +22,13 @@ _EBUSY = 16
 
 
 def tree(files: Files, directory: str) -> list[str]:
-    """``directory`` and all cgroups below it, children before parents."""
-    found: list[str] = []
-    for name in files.children(directory):
-        found += tree(files, directory + "/" + name)
-    return [*found, directory]
+    """``directory`` and all cgroups below it, children before parents. Not recursive: how deep they are nested is a
+    privileged container's choice."""
+    found = [directory]
+    for path in found:
+        found += [path + "/" + name for name in files.children(path)]
+    found.reverse()
+    return found
 
 
 def processes_in(files: Files, directory: str) -> set[int]:
@@ -62,15 +66,25 @@ def kill_all(group: Cgroup, leaf: str = "", timeout: float = 10.0) -> bool:
         if time.monotonic() >= deadline:
             return False
         stopped = not leaf and _try_freeze(group)
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        _signal(left, lambda: processes_in(files, unified) if leaf and unified else set(processes(group)))
         if stopped:
             thaw(group)
         time.sleep(pause)
         pause = min(pause * 2, 0.1)
+
+
+def _signal(pids: list[int], members: Callable[[], set[int]]) -> None:
+    """SIGKILL by descriptor, and only to what is still a member after the descriptor was opened: a number that was
+    given away meanwhile belongs to somebody else."""
+    held = [(pid, fd) for pid, fd in ((pid, open_pid(pid)) for pid in pids) if fd is not None]
+    try:
+        still = members()
+        for pid, fd in held:
+            if pid in still:
+                send_signal(fd, signal.SIGKILL)
+    finally:
+        for _pid, fd in held:
+            os.close(fd)
 
 
 def _write_if_there(files: Files, path: str, value: str) -> None:

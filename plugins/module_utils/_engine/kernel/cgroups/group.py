@@ -78,18 +78,28 @@ class Cgroup:
 
     def create(self, leaf: str = LEAF) -> None:
         """Make it everywhere; what exists is kept. Raises ``KernelError`` and leaves nothing half-made."""
+        made: list[str] = []
         try:
             for hierarchy in self.layout.hierarchies:
                 if hierarchy.version == 1:
-                    self._create_v1(hierarchy.mountpoint, "cpuset" in hierarchy.controllers)
+                    self._create_v1(hierarchy.mountpoint, "cpuset" in hierarchy.controllers, made)
                 else:
-                    self._create_v2(hierarchy.mountpoint, set(V2_CONTROLLERS) & set(hierarchy.controllers), leaf)
+                    wanted = set(V2_CONTROLLERS) & set(hierarchy.controllers)
+                    self._create_v2(hierarchy.mountpoint, wanted, leaf, made)
         except OSError as error:
-            failure = KernelError.wrap(
+            # Only what is new and empty goes: an older cgroup of this name may hold a running container.
+            for directory in reversed(made):
+                try:
+                    self.files.rmdir(directory)
+                except OSError:  # the cause is already being reported
+                    continue
+            raise KernelError.wrap(
                 error, "Cannot create the cgroup %s" % self.path, step="create_cgroup", subject=self.path
-            )
-            self.remove(timeout=0.5, quiet=True)
-            raise failure from error
+            ) from error
+
+    def _mkdir(self, directory: str, made: list[str]) -> None:
+        if self.files.mkdir(directory):
+            made.append(directory)
 
     def _chain(self, mountpoint: str) -> list[str]:
         """Directories from the base (exclusive) down to this cgroup."""
@@ -100,9 +110,9 @@ class Cgroup:
             chain.append(here)
         return chain
 
-    def _create_v1(self, mountpoint: str, cpuset: bool) -> None:
+    def _create_v1(self, mountpoint: str, cpuset: bool, made: list[str]) -> None:
         for directory in self._chain(mountpoint):
-            self.files.mkdir(directory)
+            self._mkdir(directory, made)
             if cpuset:
                 self._seed(directory)
 
@@ -112,15 +122,15 @@ class Cgroup:
             if not self.files.read(directory + "/" + file):
                 self.files.write(directory + "/" + file, self.files.read(os.path.dirname(directory) + "/" + file))
 
-    def _create_v2(self, mountpoint: str, wanted: set[str], leaf: str) -> None:
+    def _create_v2(self, mountpoint: str, wanted: set[str], leaf: str, made: list[str]) -> None:
         parent = self.layout.directory(mountpoint, "")
         for directory in [*self._chain(mountpoint), ""]:
             if wanted:
                 self._enable(parent, wanted)
             if directory:
-                self.files.mkdir(directory)
+                self._mkdir(directory, made)
                 parent = directory
-        self.files.mkdir(parent + "/" + leaf)
+        self._mkdir(parent + "/" + leaf, made)
 
     def _enable(self, directory: str, wanted: set[str]) -> None:
         """Switch controllers on for the children of ``directory``, as far as they are available there."""
@@ -397,7 +407,8 @@ class Cgroup:
         return is_frozen(self)
 
     def remove(self, timeout: float = 5.0, *, quiet: bool = False) -> None:
-        """Kill what is in it, remove it everywhere. No error when it is gone already. Raises ``InUse``."""
+        """Kill what is in it, remove it everywhere. No error when it is gone already. Raises ``InUse`` when something
+        stays (unless ``quiet``: the next one to come removes it)."""
         from .control import remove
 
         left = remove(self, timeout)
