@@ -40,7 +40,9 @@ def make_tree(directory):
     for applet in APPLETS:
         os.symlink("busybox", "%s/bin/%s" % (tree, applet))
     with open(tree + "/etc/passwd", "w") as stream:
-        stream.write("root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\nbad:x:4294967296:0::/:/bin/sh\n")
+        stream.write(
+            "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\nbad:x:4294967296:0::/:/bin/sh\n"
+        )
     with open(tree + "/etc/group", "w") as stream:
         stream.write("root:x:0:\napp:x:1000:\nextra:x:2000:app\nmore:x:3000:\n")
     os.chown(tree + "/home/app", 1000, 1000)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _SPAWNER_TIMEOUT = 15.0
 _START_TIMEOUT = 120.0
+_RECORD_TIMEOUT = 3.0
 _GONE = (FileNotFoundError, ConnectionRefusedError)
 
 
@@ -47,8 +48,15 @@ class Runtime:
 
     def state(self, container: str) -> dict[str, Any]:
         """The container as it is now, in state.json's shape; ``status`` "created" when it never ran."""
-        known = statefile.read(self.paths.container(container) + "/state.json")
-        return statefile.blank(container) if known is None else statefile.present(known)
+        path = self.paths.container(container) + "/state.json"
+        deadline = time.monotonic() + _RECORD_TIMEOUT
+        while True:
+            known = statefile.read(path)
+            if known is None:
+                return statefile.blank(container)
+            if not statefile.unrecorded(known) or time.monotonic() >= deadline:
+                return statefile.present(known)
+            time.sleep(0.002)
 
     def is_monitored(self, container: str) -> bool:
         """False for a running container whose monitor was killed: ``adopt`` it."""
@@ -154,8 +162,9 @@ class Runtime:
         try:
             reached: dict[str, Any] = self._ask(container, {"op": "wait", "condition": condition}, timeout)["state"]
             return reached
-        except NotFound:
-            return self.wait(container, condition, timeout)  # ended between the two looks
+        except (NotFound, Interrupted):
+            # It ended between the two looks; or its monitor was killed, then the connection brings a new one.
+            return self.wait(container, condition, timeout)
 
     def delete(self, container: str) -> None:
         """Nothing of the container remains but its directory in the state: it is killed, its cgroup and run directory

@@ -58,6 +58,7 @@ class Monitor:
         self.probes = Probes(self)
         self.child: Optional[parent.Child] = None
         self.oom: Optional[OomSource] = None
+        self.engaged = False  # the container is ours to tidy up
         self.stopping = False  # asked to end: no restart, whatever the policy
         self.started = 0.0  # monotonic
         self._kill_timer: Optional[Timer] = None
@@ -87,6 +88,7 @@ class Monitor:
         """The first start, asked for by somebody. Raises ``WharfError``; then ``fail`` tidies up."""
         if statefile.present(self.state)["status"] in ("running", "paused"):
             raise Conflict("Container %s is running already, without a monitor: adopt it" % self.id[:12], step="start")
+        self.engaged = True
         cleanup.tidy(self.paths, self.cgroup, self.id)  # of an earlier run that ended with its monitor
         os.makedirs(self.run_directory, 0o700, exist_ok=True)
         self.stdio = Stdio(self.loop, self.run_directory, self.run_config)
@@ -322,6 +324,8 @@ class Monitor:
 
     def fail(self, error: WharfError) -> None:
         """A first start that did not succeed: nothing stays behind but the reason."""
+        if not self.engaged:
+            return
         if self.stdio is not None:
             self.stdio.close()
         self.ports.close()

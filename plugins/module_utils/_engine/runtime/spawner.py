@@ -217,7 +217,7 @@ def run_monitor(
                 monitor.begin()
         except BaseException as error:
             failure = _as_error(error)
-            if monitor is not None and operation != "adopt" and not isinstance(failure, Conflict):
+            if monitor is not None:
                 monitor.fail(failure)
             _answer(conn, {"error": wire.error_to_dict(failure)})
             os._exit(1)

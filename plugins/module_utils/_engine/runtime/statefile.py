@@ -83,6 +83,11 @@ def process_alive(state: dict[str, Any]) -> bool:
     )
 
 
+def unrecorded(state: dict[str, Any]) -> bool:
+    """The process has ended this instant, and its monitor is about to write down how."""
+    return state["status"] in ("running", "paused") and not process_alive(state) and monitor_alive(state)
+
+
 def present(state: dict[str, Any]) -> dict[str, Any]:
     """``state`` as it is now: what claims to run but does not is "exited", with the recorded code, or 255 when nobody
     was there to see it end."""

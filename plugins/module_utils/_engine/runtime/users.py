@@ -25,7 +25,8 @@ _MAX_FILE = 16 << 20
 
 
 class Identity(NamedTuple):
-    """``groups``: supplementary group ids, without ``gid``; ``home``: from passwd, "/" when there is none."""
+    """``groups``: supplementary group ids, ``gid`` first: without it a program could drop its primary group and with it
+    what files deny to that group (CVE-2022-36109). ``home``: from passwd, "/" when there is none."""
 
     uid: int
     gid: int
@@ -83,7 +84,7 @@ def resolve(kernel: Kernel, rootfd: int, wanted: str, extra_groups: Sequence[str
     elif found.name:
         supplementary = [group.gid for group in groups if found.name in group.members]
     supplementary += [_find_group(groups, name) for name in extra_groups]
-    unique = tuple(dict.fromkeys(group for group in supplementary if group != gid))
+    unique = tuple(dict.fromkeys([gid, *supplementary]))
     return Identity(found.uid, gid, unique, found.home or "/", found.name)
 
 
