@@ -319,3 +319,19 @@ def test_the_assembler_widens_both_sides_of_a_jump():
     code = program.assemble()
     assert run(struct.pack("=HBBI", 0x20, 0, 0, 0) + code, 7)[0] == 1
     assert run(struct.pack("=HBBI", 0x20, 0, 0, 0) + code, 8)[0] == 2
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_tables_agree_with_libseccomp(machine):
+    import ctypes
+
+    try:
+        library = ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        pytest.skip("no libseccomp")
+    resolve = library.seccomp_syscall_resolve_name_arch
+    arch = ctypes.c_uint32(tables.AUDIT_ARCH[machine])
+    answers = {name: resolve(arch, name.encode()) for name in tables.numbers(machine)}
+    known = {name: number for name, number in answers.items() if number >= 0}  # it may be older than our tables
+    assert len(known) > 300
+    assert known == {name: number for name, number in tables.numbers(machine).items() if name in known}
