@@ -83,6 +83,8 @@ class Host:
         def make() -> socket.socket:
             sock = socket.socket(family, socket.SOCK_STREAM)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(("::" if family == socket.AF_INET6 else "", port))
             sock.listen(8)
             return sock
