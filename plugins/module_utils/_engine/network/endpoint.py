@@ -12,13 +12,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import KernelError
-from ..kernel.netns import inside
-from . import ipam
 from .sandbox import open_netns, read_sysctl, write_sysctl
 
 if TYPE_CHECKING:
     from ..kernel.netlink import Link, Netlink
     from ..store.records import EndpointRecord, NetworkRecord, PortRecord
+    from . import ipam
     from .firewall import Port
 
 
@@ -113,6 +112,8 @@ def _add(outer: Netlink, sandbox: Sandbox, name: str, bridge: Link, endpoint: En
 
 
 def _subnet(network: NetworkRecord, address: str) -> Optional[ipam.Net]:
+    from . import ipam
+
     number, bits = ipam.to_number(address)
     for subnet in network.subnets:
         net = ipam.parse(str(subnet["subnet"]))
@@ -132,6 +133,8 @@ def _is_lease(network: NetworkRecord, address: str) -> bool:
 
 def _enable_ipv6(sandbox: Sandbox, ifname: str) -> None:
     """Interfaces are born without IPv6 in our namespaces, see ``sandbox._SYSCTLS``."""
+    from ..kernel.netns import inside
+
     with inside(sandbox.fd):
         path = "ipv6/conf/%s/" % ifname
         if read_sysctl(path + "disable_ipv6") == "1":

@@ -11,11 +11,15 @@ left behind, and is used again.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from ..errors import KernelError
-from ..kernel.netns import inside
-from ..kernel.syscalls import CLONE_NEWNET, MNT_DETACH, MS_BIND, Kernel
-from ..paths import Paths
+
+if TYPE_CHECKING:
+    from ..kernel.syscalls import Kernel
+    from ..paths import Paths
+
+_CLONE_NEWNET, _MNT_DETACH, _MS_BIND = 0x40000000, 2, 4096  # kernel.syscalls has them, and costs an import of ctypes
 
 # Docker's defaults for containers with their own network namespace (moby daemon/oci_linux.go), and ours:
 # - no IPv6 address appears on an interface of a network that has no IPv6;
@@ -93,16 +97,17 @@ def _mount_new(kernel: Kernel, path: str) -> None:
     """This thread makes a namespace, configures it, names it, and returns home: no fork (about 1 ms for a process of
     our size, and not safe in one with threads)."""
     from ..kernel.netlink import Netlink
+    from ..kernel.netns import inside
 
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         with inside(home):  # brings us home again whatever happens after unshare
-            kernel.unshare(CLONE_NEWNET)
+            kernel.unshare(_CLONE_NEWNET)
             with Netlink() as netlink:
                 netlink.set_link(1, up=True)  # lo
             for name, value in _SYSCTLS:
                 write_sysctl(name, value)
-            kernel.mount("/proc/thread-self/ns/net", path, None, MS_BIND)
+            kernel.mount("/proc/thread-self/ns/net", path, None, _MS_BIND)
     finally:
         os.close(home)
 
@@ -122,7 +127,7 @@ def remove(kernel: Kernel, paths: Paths, container_id: str) -> bool:
         return False
     try:
         while is_namespace(path):  # two processes may have mounted twice
-            kernel.umount2(path, MNT_DETACH)
+            kernel.umount2(path, _MNT_DETACH)
         os.unlink(path)  # also detaches copies in other mount namespaces
     except FileNotFoundError:
         return False

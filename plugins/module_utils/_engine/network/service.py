@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import Conflict, InUse, NotFound, UsageError, WharfError
-from . import bridge, container_files, endpoint, leases, ports, publishing, sandbox
+from . import bridge, container_files, endpoint, publishing, sandbox
 
 if TYPE_CHECKING:
     from ..kernel.netlink import Netlink
@@ -165,16 +165,22 @@ class NetworkService:
 
     def plan_endpoints(self, container_id: str, wanted: Sequence[Mapping[str, Any]]) -> list[EndpointRecord]:
         """Leases for the container's complete list of networks, in one transaction (its row exists)."""
+        from . import leases
+
         for item in wanted:
             self.find(str(item["name"]))  # makes the default network outside the transaction
         return leases.plan(self.store, container_id, wanted, self.find)
 
     def resolve_ports(self, container_id: str, published: Sequence[Mapping[str, Any]]) -> list[PortRecord]:
         """Records for ``published_ports``, host port 0 chosen. Not stored."""
+        from . import ports
+
         return ports.resolve(self.store, container_id, published)
 
     def check_ports(self, records: Sequence[PortRecord], container_id: str) -> None:
         """Conflict before anything changes, when a port is another container's or a host process is bound to it."""
+        from . import ports
+
         ports.check(self.store, records, container_id, running=self.is_active(container_id))
 
     # -- containers --------------------------------------------------------------------------------------------
@@ -227,6 +233,8 @@ class NetworkService:
 
     def connect(self, container_id: str, wanted: Mapping[str, Any]) -> EndpointRecord:
         """Join one network, live if the container runs. Joining again changes aliases only."""
+        from . import leases
+
         container = self._container(container_id)
         mode = str(container.spec.get("network_mode") or "")
         if mode == "host" or mode.startswith("container:"):
