@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Optional
 from ..errors import Interrupted, KernelError
 from ..paths import Paths
 
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _SECONDS = 8.0
 _SPAWN_AGAIN = 1.5  # a starting resolver waits that long for its predecessor to go
 
@@ -85,8 +86,7 @@ def stop(paths: Paths) -> list[Member]:
 def _replace_other_release(paths: Paths) -> None:
     """A resolver from another bundle may not understand today's database: it hands its members over."""
     answer = _try(paths, {"do": "hello"})
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if answer and (answer.get("ok") or {}).get("engine") != package:
+    if answer and (answer.get("ok") or {}).get("engine") != PACKAGE:
         for member in stop(paths):
             if os.path.exists(member.netns):
                 register(paths, member.container_id, member.netns, member.servers)

@@ -189,8 +189,8 @@ def relayed(query: Query, message: bytes, ident: int) -> Optional[bytes]:
     if message[4:6] == b"\0\1":
         if message[12 : 12 + size].lower() != query.question.lower():
             return None
-    elif not rcode(message):
-        return None  # only errors may leave the question out
+    elif not rcode(message) and not message[2] & (_TC >> 8):
+        return None  # only errors, and "ask again over TCP", may leave the question out
     return query.id.to_bytes(2, "big") + message[2:]
 
 

@@ -159,8 +159,8 @@ class Resolver:
             return {"ok": self._do(json.loads(data))}
         except OSError as error:
             return {"errno": error.errno, "error": error.strerror or str(error), "what": str(error.filename or "")}
-        except (KeyError, TypeError, ValueError) as error:
-            return {"errno": 22, "error": "malformed request: %r" % error, "what": ""}
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            return {"errno": 22, "error": "malformed request: %.200r" % error, "what": ""}
 
     def _do(self, request: dict[str, Any]) -> Any:
         """``register`` (id, netns, servers) → port; ``unregister`` (id) → was there; ``list`` → members; ``hello`` →
@@ -182,7 +182,8 @@ class Resolver:
 
 
 def lock(paths: Paths, seconds: float) -> int:
-    """Descriptor that holds the right to be the resolver, -1 if another process keeps it for ``seconds``."""
+    """Descriptor that holds the right to be the resolver, -1 if another process keeps it for ``seconds``, or has its
+    socket up: who waited longer would serve nobody, after a ``stop`` meant for all."""
     fd = os.open(paths.run + "/resolver.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + seconds
     while True:
@@ -190,7 +191,7 @@ def lock(paths: Paths, seconds: float) -> int:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return fd
         except BlockingIOError:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or os.path.exists(paths.resolver_socket):
                 os.close(fd)
                 return -1
             time.sleep(0.02)
