@@ -140,6 +140,14 @@ def test_a_reference_points_to_one_image_at_a_time(store):
         store.images.tag("x:1", digest("nothing"))
 
 
+def test_a_container_is_not_made_from_an_image_that_went_away(store):
+    image = put_image(store, "a", [], ["a:1"])
+    store.containers.create(container("web", image.id), need_image=True)
+    with pytest.raises(NotFound, match="removed while"):
+        store.containers.create(container("db", digest("gone")), need_image=True)
+    assert store.containers.by_name("db") is None
+
+
 def test_an_image_without_its_layers_is_not_stored(store):
     layer = LayerRef(digest("d"), digest("c"), "", 0, "")
     with pytest.raises(NotFound, match="Layer"):

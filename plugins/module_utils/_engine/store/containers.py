@@ -9,14 +9,13 @@ durable before the directory is touched, so a directory without a row is always 
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, List, Optional
 
-from ..errors import Conflict, NotFound, StateError, UsageError, WharfError
+from ..errors import Conflict, NotFound, UsageError, WharfError
 from ..paths import Paths
 from . import scratch
-from .db import Database, Row, dumps
+from .db import Database, Row, damaged, dumps, loads, readable
 from .records import ContainerRecord
 
 _COLUMNS = "id, name, image_id, image_ref, spec, desired, created_at, resolved, generation"
@@ -50,38 +49,42 @@ class Containers:
 
     def list(self) -> List[ContainerRecord]:
         """All whose record is readable, oldest first (``damaged()`` tells the others)."""
-        found = []
-        for row in self._db.execute("SELECT %s FROM containers ORDER BY created_at, id" % _COLUMNS):
-            try:
-                found.append(_record(row))
-            except StateError:
-                continue  # one damaged record must not stop work on the others
-        return found
+        return readable(self._db.execute("SELECT %s FROM containers ORDER BY created_at, id" % _COLUMNS), _record)
 
-    def damaged(self) -> dict[str, str]:
-        """``{id: reason}`` of the containers that ``list()`` leaves out."""
-        reasons = {}
-        for row in self._db.execute("SELECT %s FROM containers" % _COLUMNS):
-            try:
-                _record(row)
-            except StateError as error:
-                reasons[row[0]] = error.msg
-        return reasons
+    def damaged(self) -> List[str]:
+        """A sentence per container that ``list()`` leaves out."""
+        return damaged(self._db.execute("SELECT %s FROM containers" % _COLUMNS), _record)
 
     def of_image(self, image_id: str) -> List[ContainerRecord]:
         rows = self._db.execute("SELECT %s FROM containers WHERE image_id = ? ORDER BY name" % _COLUMNS, (image_id,))
+        return readable(rows, _record)
+
+    def mentioning(self, text: str) -> List[ContainerRecord]:
+        """Those whose ``spec`` or ``resolved`` contains ``text`` as it is written in JSON. Raises ``StateError`` when
+        one of them is damaged: then nobody can say what it uses."""
+        rows = self._db.execute(
+            "SELECT %s FROM containers WHERE instr(resolved, ?1) OR instr(spec, ?1) ORDER BY name" % _COLUMNS, (text,)
+        )
         return [_record(row) for row in rows]
 
     # -- writing ---------------------------------------------------------------------------------------------
 
-    def create(self, record: ContainerRecord) -> ContainerRecord:
-        """Insert the row and make the directory. Raises ``Conflict`` when the name is taken, ``DiskFull``."""
+    def create(self, record: ContainerRecord, *, need_image: bool = False) -> ContainerRecord:
+        """Insert the row and make the directory. Raises ``Conflict`` when the name is taken, ``DiskFull``, and with
+        ``need_image`` ``NotFound`` when the image was removed since the caller looked it up."""
         if len(record.id) != 64 or record.id.strip("0123456789abcdef"):
             raise UsageError("Not a container id: %.100r" % record.id, step="create_container")
         with self._db.transaction(durable=True):
             owner = self.by_name(record.name)
             if owner is not None:
                 raise _taken(record.name, owner.id)
+            if need_image and not self._db.first("SELECT 1 FROM images WHERE id = ?", (record.image_id,)):
+                raise NotFound(
+                    "Image %s was removed while container %s was being created" % (record.image_ref, record.name),
+                    step="create_container",
+                    subject="container %s" % record.name,
+                    hint="Run the task again.",
+                )
             try:
                 self._db.execute("INSERT INTO containers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(record))
             except Conflict:
@@ -151,15 +154,8 @@ def _row(record: ContainerRecord) -> Row:
 
 
 def _record(row: Row) -> ContainerRecord:
-    try:
-        spec, resolved = json.loads(row[4]), json.loads(row[7])
-    except ValueError as error:
-        raise StateError(
-            "The stored record of container %s (%s) is damaged: %s" % (row[1], row[0], error),
-            step="read_container",
-            subject="container %s" % row[1],
-            hint="Remove this container and run its task again.",
-        ) from error
+    subject = "container %s" % row[1]
+    spec, resolved = loads(row[4], subject), loads(row[7], subject)
     return ContainerRecord(row[0], row[1], row[2], row[3], spec, row[5], row[6], resolved, row[8])
 
 

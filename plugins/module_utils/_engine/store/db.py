@@ -16,7 +16,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, NoReturn, Optional, TypeVar
 
 from ..errors import Conflict, DiskFull, KernelError, StateError, TimedOut, WharfError
 from . import reserve, schema
@@ -26,10 +26,46 @@ if TYPE_CHECKING:
 
 BUSY_SECONDS = 30.0
 Row = tuple[Any, ...]
+_Record = TypeVar("_Record")
 
 
 def dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
+
+
+def loads(text: str, subject: str) -> Any:
+    """A JSON column of ``subject`` ("network web"). Raises ``StateError`` when it cannot be read."""
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise StateError(
+            "The stored record of %s is damaged: %s" % (subject, error),
+            step="read_record",
+            subject=subject,
+            hint="Remove it and run its task again.",
+        ) from error
+
+
+def readable(rows: Sequence[Row], convert: Callable[[Row], _Record]) -> list[_Record]:
+    """One damaged record must not stop work on the others: it is left out (``Store.damaged()`` tells)."""
+    found = []
+    for row in rows:
+        try:
+            found.append(convert(row))
+        except StateError:
+            continue
+    return found
+
+
+def damaged(rows: Sequence[Row], convert: Callable[[Row], Any]) -> list[str]:
+    """The sentences about those that ``readable`` leaves out."""
+    sentences = []
+    for row in rows:
+        try:
+            convert(row)
+        except StateError as error:
+            sentences.append(error.msg)
+    return sentences
 
 
 class Database:
@@ -165,6 +201,10 @@ class Database:
             reserve.spend(os.path.dirname(self.path))
         return Transaction(self, durable)
 
+    def snapshot(self) -> Transaction:
+        """Several reads that see one state. Writes nothing, waits for nobody."""
+        return Transaction(self, durable=False, reading=True)
+
     def in_transaction(self) -> bool:
         """Is this thread inside a transaction?"""
         from _thread import get_ident
@@ -200,12 +240,13 @@ class Database:
         finally:
             os.close(fd)
 
-    def _begin(self, durable: bool) -> tuple[int, int]:
+    def _begin(self, durable: bool, reading: bool) -> tuple[int, int]:
         from _thread import get_ident
 
         self._mutex.acquire()
         try:
-            self.execute("SAVEPOINT s%d" % self._depth if self._depth else "BEGIN IMMEDIATE")
+            start = "BEGIN" if reading else "BEGIN IMMEDIATE"
+            self.execute("SAVEPOINT s%d" % self._depth if self._depth else start)
         except BaseException:
             self._mutex.release()
             raise
@@ -304,15 +345,16 @@ class Database:
 class Transaction:
     """Context manager; an exception rolls back, also when it is caught outside of an inner transaction."""
 
-    __slots__ = ("_db", "_durable", "_marks")
+    __slots__ = ("_db", "_durable", "_marks", "_reading")
 
-    def __init__(self, db: Database, durable: bool) -> None:
+    def __init__(self, db: Database, durable: bool, reading: bool = False) -> None:
         self._db = db
         self._durable = durable
+        self._reading = reading
         self._marks = (0, 0)
 
     def __enter__(self) -> Transaction:
-        self._marks = self._db._begin(self._durable)
+        self._marks = self._db._begin(self._durable, self._reading)
         return self
 
     def __exit__(

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, List, Optional
 
-from ..errors import Conflict, InUse, NotFound, StateError
+from ..errors import Conflict, InUse, NotFound
 from .blobs import hex_of
-from .db import Database, Row, dumps
+from .db import Database, Row, damaged, dumps, loads, readable
 from .records import ContainerRecord, ImageRecord, LayerRef
 
 if TYPE_CHECKING:
@@ -34,8 +33,9 @@ class Images:
     # -- reading ---------------------------------------------------------------------------------------------
 
     def get(self, image_id: str) -> Optional[ImageRecord]:
-        row = self._db.first("SELECT %s FROM images WHERE id = ?" % _COLUMNS, (image_id,))
-        return None if row is None else self._record(row)
+        with self._db.snapshot():  # never an image without its layers
+            row = self._db.first("SELECT %s FROM images WHERE id = ?" % _COLUMNS, (image_id,))
+            return None if row is None else self._record(row)
 
     def by_reference(self, reference: str) -> Optional[ImageRecord]:
         row = self._db.first("SELECT image_id FROM refs WHERE reference = ?", (reference,))
@@ -62,8 +62,13 @@ class Images:
         return self.get(rows[0][0]) if rows else None
 
     def list(self) -> List[ImageRecord]:
-        rows = self._db.execute("SELECT %s FROM images WHERE doomed = 0 ORDER BY created_at, id" % _COLUMNS)
-        return [self._record(row) for row in rows]
+        """All whose record is readable and that are not waiting for their last container, oldest first."""
+        with self._db.snapshot():
+            rows = self._db.execute("SELECT %s FROM images WHERE doomed = 0 ORDER BY created_at, id" % _COLUMNS)
+            return readable(rows, self._record)
+
+    def damaged(self) -> List[str]:
+        return damaged(self._db.execute("SELECT %s FROM images" % _COLUMNS), self._record)
 
     def references(self, image_id: str) -> List[str]:
         rows = self._db.execute("SELECT reference FROM refs WHERE image_id = ? ORDER BY reference", (image_id,))
@@ -84,15 +89,7 @@ class Images:
             " WHERE image_id = ? ORDER BY position",
             (row[0],),
         )
-        try:
-            config = json.loads(row[3])
-        except ValueError as error:
-            raise StateError(
-                "The stored record of image %s is damaged: %s" % (row[0], error),
-                step="read_image",
-                subject=row[0],
-                hint="Remove the image and pull it again.",
-            ) from error
+        config = loads(row[3], "image %s" % row[0])
         return ImageRecord(row[0], row[1], row[2], config, row[4], row[5], tuple(LayerRef(*layer) for layer in layers))
 
     # -- writing ---------------------------------------------------------------------------------------------

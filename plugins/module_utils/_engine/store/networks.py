@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, List, Optional
 
 from ..errors import Conflict, InUse, NotFound, UsageError
-from .db import Database, Row, dumps
+from .db import Database, Row, damaged, dumps, loads, readable
 from .records import EndpointRecord, NetworkRecord, PortRecord
 
 _COLUMNS = "id, name, driver, spec, subnets, created_at"
@@ -53,7 +52,11 @@ class Networks:
         return None if row is None else _record(row)
 
     def list(self) -> List[NetworkRecord]:
-        return [_record(row) for row in self._db.execute("SELECT %s FROM networks ORDER BY name" % _COLUMNS)]
+        return readable(self._db.execute("SELECT %s FROM networks ORDER BY name" % _COLUMNS), _record)
+
+    def damaged(self) -> List[str]:
+        rows = self._db.execute("SELECT %s FROM networks" % _COLUMNS)
+        return damaged(rows, _record) + damaged(self._db.execute("SELECT %s FROM endpoints" % _ENDPOINT), _endpoint)
 
     def update(self, network_id: str, **fields: Any) -> NetworkRecord:
         """Change ``name driver spec subnets``. Returns the new record; raises ``NotFound``, ``Conflict``."""
@@ -99,7 +102,7 @@ class Networks:
             " ORDER BY container_id, position" % _ENDPOINT,
             (network_id, container_id),
         )
-        return [_endpoint(row) for row in rows]
+        return readable(rows, _endpoint)
 
     def put_endpoint(self, record: EndpointRecord) -> EndpointRecord:
         """Insert or replace the container's endpoint in that network. Raises ``Conflict`` "Address already in use"
@@ -206,12 +209,13 @@ def _row(record: NetworkRecord) -> Row:
 
 
 def _endpoint(row: Row) -> EndpointRecord:
-    aliases = json.loads(row[5])
+    aliases = loads(row[5], "an endpoint of container %s" % row[0])
     return EndpointRecord(row[0], row[1], row[2], row[3], row[4], aliases, row[6], row[7], bool(row[8]))
 
 
 def _record(row: Row) -> NetworkRecord:
-    return NetworkRecord(row[0], row[1], row[2], json.loads(row[3]), json.loads(row[4]), row[5])
+    subject = "network %s" % row[1]
+    return NetworkRecord(row[0], row[1], row[2], loads(row[3], subject), loads(row[4], subject), row[5])
 
 
 def _taken(name: str, owner: str) -> Conflict:

@@ -76,7 +76,19 @@ class Store:
                 from .recovery import set_aside
 
                 set_aside(self.paths)
+                self._make_private()
             self.db.migrate()
+
+    def _make_private(self) -> None:
+        """The database holds environments, and thus passwords; SQLite gives -wal and -shm the same mode."""
+        try:
+            os.close(os.open(self.paths.database, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            os.chmod(self.paths.database, 0o600)
+        except OSError as error:
+            path = self.paths.database
+            raise scratch.wrap(
+                error, "Cannot create the state database", step="open_state", path=path, needed=1 << 16
+            ) from error
 
     def _recover_if_possible(self) -> None:
         """A full disk must not keep anybody from opening the store to remove something."""
@@ -111,6 +123,11 @@ class Store:
     def lock(self, kind: str, name: str = "", *, shared: bool = False, timeout: Optional[float] = None) -> Lock:
         """A lock between processes; see ``locks``. ``timeout`` in seconds, ``None`` waits for ever."""
         return self.locks.lock(kind, name, shared=shared, timeout=timeout)
+
+    def damaged(self) -> list[str]:
+        """A sentence for every record that the ``list()`` methods leave out because it cannot be read."""
+        tables = (self.images, self.containers, self.networks, self.volumes)
+        return [sentence for table in tables for sentence in table.damaged()]
 
     def recover(self) -> list[str]:
         """Repair what a crash left; sentences about what was done. Cheap when there is nothing to do."""

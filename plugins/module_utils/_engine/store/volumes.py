@@ -10,7 +10,7 @@ from typing import Any, List, Optional
 
 from ..errors import Conflict, InUse, NotFound, UsageError
 from .containers import Containers
-from .db import Database, Row, dumps
+from .db import Database, Row, damaged, dumps, loads, readable
 from .records import ContainerRecord, VolumeRecord
 
 _COLUMNS = "name, driver, labels, anonymous, spec, created_at"
@@ -40,7 +40,10 @@ class Volumes:
         return None if row is None else _record(row)
 
     def list(self) -> List[VolumeRecord]:
-        return [_record(row) for row in self._db.execute("SELECT %s FROM volumes ORDER BY name" % _COLUMNS)]
+        return readable(self._db.execute("SELECT %s FROM volumes ORDER BY name" % _COLUMNS), _record)
+
+    def damaged(self) -> List[str]:
+        return damaged(self._db.execute("SELECT %s FROM volumes" % _COLUMNS), _record)
 
     def update(self, name: str, **fields: Any) -> VolumeRecord:
         """Change ``driver labels spec anonymous``. Returns the new record; raises ``NotFound``."""
@@ -71,13 +74,10 @@ class Volumes:
             return self._db.changed("DELETE FROM volumes WHERE name = ?", (name,)) > 0
 
     def users(self, name: str) -> List[ContainerRecord]:
-        """Containers whose ``resolved["volumes"]`` or ``spec["mounts"]`` name it. Derived, never counted."""
+        """Containers whose ``resolved["volumes"]`` or ``spec["mounts"]`` name it. Derived, never counted. Raises ``StateError`` when the
+        record of a container that mentions the name is damaged: data is not deleted on a guess."""
         quoted = json.dumps(name)
-        rows = self._db.execute(
-            "SELECT id FROM containers WHERE instr(resolved, ?1) OR instr(spec, ?1) ORDER BY name", (quoted,)
-        )
-        found = [self._containers.get(row[0]) for row in rows]
-        return [record for record in found if record is not None and name in _volumes_of(record)]
+        return [record for record in self._containers.mentioning(quoted) if name in _volumes_of(record)]
 
 
 def _volumes_of(record: ContainerRecord) -> set[str]:
@@ -88,4 +88,5 @@ def _volumes_of(record: ContainerRecord) -> set[str]:
 
 
 def _record(row: Row) -> VolumeRecord:
-    return VolumeRecord(row[0], row[1], json.loads(row[2]), bool(row[3]), json.loads(row[4]), row[5])
+    subject = "volume %s" % row[0]
+    return VolumeRecord(row[0], row[1], loads(row[2], subject), bool(row[3]), loads(row[4], subject), row[5])
