@@ -227,7 +227,7 @@ def test_an_unknown_user_is_refused_by_name(shared: Engine) -> None:
         ({"user": "4294967296"}, "user"),
         ({"working_dir": "srv"}, "working_dir"),
         ({"devices": ["/no/such/device"]}, "devices"),
-        ({"image": "UPPER/case:1"}, "UPPER"),
+        ({"image": "case/UPPER:1"}, "UPPER"),
         ({"image": "a/../b"}, r"\.\."),
         ({"healthcheck": {"test": ["RUN", "x"]}}, "healthcheck"),
         ({"log_options": {"bogus": "1"}}, "log_options"),

@@ -115,7 +115,7 @@ def test_a_static_address_is_given_and_a_taken_one_refused(shared: Engine) -> No
     place = [{"name": "static", "ipv4_address": "10.125.0.77"}]
     shared.container("fixed", command=SLEEP, networks=place)
     assert "10.125.0.77/24" in shared.sh("fixed", "ip addr show eth0")
-    with pytest.raises(Conflict, match="10.125.0.77"):
+    with pytest.raises(Conflict, match=r"10\.125\.0\.77"):
         shared.container("late", command=SLEEP, networks=place)
     assert not shared.run("container_info", name="late")["exists"]
 

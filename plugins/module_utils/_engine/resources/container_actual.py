@@ -43,9 +43,5 @@ def observed(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> dict
     group = Cgroup(layout, cgroup_path(task, record.id))
     if not group.exists():
         return {}
-    from ..kernel.cgroups import resources
-
-    has = group.read()
-    versions = {name: version for name, (version, _mount) in layout.controllers.items()}
-    want = resources.expected(record.spec, version=versions, swap=has.get("memory_swap") is not None)
-    return {name: record.spec.get(name) if has.get(name) == want.get(name) else has.get(name) for name in LIMITS}
+    drift = group.drift(record.spec)
+    return {name: drift[name][1] if name in drift else record.spec.get(name) for name in LIMITS}
