@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, List, Optional
 
-from .db import Database, dumps, loads
+from .db import Database, Row, dumps, loads, readable
 from .records import EventRecord
 
 KEEP = 10_000
@@ -37,7 +37,8 @@ class Events:
             " AND (?2 IS NULL OR time <= ?2) ORDER BY seq DESC LIMIT ?3",
             (since, until, -1 if limit is None else limit),
         )
-        return [
-            EventRecord(row[0], row[1], row[2], row[3], row[4], loads(row[5], "event %d" % row[0]))
-            for row in reversed(rows)
-        ]
+        return readable(rows[::-1], _record)
+
+
+def _record(row: Row) -> EventRecord:
+    return EventRecord(row[0], row[1], row[2], row[3], row[4], loads(row[5], "event %d" % row[0]))

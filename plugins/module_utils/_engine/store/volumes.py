@@ -74,8 +74,8 @@ class Volumes:
             return self._db.changed("DELETE FROM volumes WHERE name = ?", (name,)) > 0
 
     def users(self, name: str) -> List[ContainerRecord]:
-        """Containers whose ``resolved["volumes"]`` or ``spec["mounts"]`` name it. Derived, never counted. Raises ``StateError`` when the
-        record of a container that mentions the name is damaged: data is not deleted on a guess."""
+        """Containers whose ``resolved["volumes"]`` or ``spec["mounts"]`` name it. Derived, never counted. Raises
+        ``StateError`` when the record of one that mentions the name is damaged: no data is deleted on a guess."""
         quoted = json.dumps(name)
         return [record for record in self._containers.mentioning(quoted) if name in _volumes_of(record)]
 
