@@ -179,6 +179,8 @@ class _Pull:
         store.images.put(
             record, references=[reference.canonical()], repo_digests=[reference.repo_digest(resolution.digest)]
         )
+        for digest in (resolution.digest, resolution.manifest_digest):
+            store.blobs.unpin(digest)  # reachable from here on
         self._watch.lap("commit")
         self._progress.phase("done")
         changed = before is None or before.id != record.id

@@ -68,6 +68,8 @@ def manager(proxy: str, context: ssl.SSLContext, timeout: float) -> Any:
     """A urllib3 pool manager; ``proxy`` is a URL or ""."""
     import urllib3
 
+    # Where TLS is not verified was decided by Transport.insecure; a Python warning would only reach a log nobody reads.
+    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     options: dict[str, Any] = {
         "num_pools": 8,
         "maxsize": 4,

@@ -130,7 +130,11 @@ class Response:
         chunks: list[bytes] = []
         total = 0
         while True:
-            data = self.read(min(CHUNK, limit + 1 - total))
+            try:
+                data = self.read(min(CHUNK, limit + 1 - total))
+            except WharfError:
+                self.abandon()
+                raise
             if not data:
                 self.close()
                 return b"".join(chunks)
@@ -231,6 +235,11 @@ class Transport:
     def close(self) -> None:
         with self._lock:
             for manager in self._managers.values():
+                keys = manager.pools.keys()
+                for key in keys:
+                    pool = manager.pools.get(key)
+                    if pool is not None:
+                        pool.close()  # clear() leaves that to the garbage collector
                 manager.clear()
             self._managers.clear()
 
