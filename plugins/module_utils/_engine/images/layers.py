@@ -35,12 +35,13 @@ class Limits(NamedTuple):
 
 class LayerResult(NamedTuple):
     """``size``: bytes of file content in the layer; ``entries``: archive members read; ``diff_id``: digest of the
-    stream, ``sha256:<hex>``."""
+    stream, ``sha256:<hex>``; ``newest``: the latest mtime in it, in seconds."""
 
     form: str
     size: int
     entries: int
     diff_id: str
+    newest: int = 0
 
 
 def best_form(kernel: Kernel, directory: Optional[str] = None) -> str:
@@ -120,7 +121,7 @@ class LayerWriter:
         """Complete the layer's files. The writer is closed whether or not this succeeds."""
         try:
             self._stream.close()
-            entries = self._stream.entries
+            entries, newest = self._stream.entries, self._stream.newest
             digest = self._hash.hexdigest()
             if self._form == "erofs" and (self._tree.needs_extraction or self._tree.missing):
                 self._extract_instead()
@@ -133,7 +134,7 @@ class LayerWriter:
                 self._write_index(tree, bytes.fromhex(digest)[:16])
             size = sum(tree.get(inode).size for inode in tree.walk() if tree.types[inode] == REG)
             form = "tree" if isinstance(tree, ExtractingTree) else "erofs"
-            return LayerResult(form, size, entries, "sha256:" + digest)
+            return LayerResult(form, size, entries, "sha256:" + digest, newest)
         except OSError as error:
             raise wrap(error, "Cannot write a layer") from error
         finally:

@@ -79,10 +79,12 @@ def refuse(sentence: str, *args: Any) -> NoReturn:
 
 
 class TarStream:
-    """``write`` the archive in pieces of any size, then ``close``. ``entries`` counts what was delivered."""
+    """``write`` the archive in pieces of any size, then ``close``. ``entries`` counts what was delivered, ``newest`` is
+    the latest mtime (0 at least)."""
 
     def __init__(self, sink: Sink, *, max_entries: int = 2_000_000, max_size: int = 64 << 30) -> None:
         self.entries = 0
+        self.newest = 0
         self.offset = 0  # stream position of the next byte
         self._sink = sink
         self._max_entries = max_entries
@@ -271,6 +273,8 @@ class TarStream:
         if seconds < MIN_TIME or seconds > MAX_TIME:
             seconds, nsec = (MIN_TIME if seconds < MIN_TIME else MAX_TIME), 0
         rdev = _device(name, number(fields[12], "devmajor"), number(fields[13], "devminor")) if flag in b"34" else 0
+        if seconds > self.newest:
+            self.newest = seconds
         self.entries += 1
         if self.entries > self._max_entries:
             refuse("more than %d entries", self._max_entries)
