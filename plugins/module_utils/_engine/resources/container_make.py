@@ -60,7 +60,7 @@ def create(
     for network in spec.get("networks", []):
         task.network.find(network["name"])  # makes the default network, outside of the transaction
     with store.transaction():
-        store.containers.create(record)
+        store.containers.create(record, need_image=True)
         if spec.get("networks"):
             task.network.plan_endpoints(container_id, spec["networks"])
         if publish:
