@@ -39,7 +39,7 @@ RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x08, 0x10
 
 CLONE_NEWTIME, CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x80, 0x20000, 0x02000000, 0x04000000
 CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x10000000, 0x20000000, 0x40000000
-CLONE_PIDFD, CLONE_INTO_CGROUP = 0x1000, 0x200000000
+CLONE_PIDFD, CLONE_PARENT, CLONE_INTO_CGROUP = 0x1000, 0x8000, 0x200000000
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME = 1, 4, 8, 15
 PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 23, 24, 36, 38
@@ -276,7 +276,9 @@ class Kernel:
         The child must end in ``execve`` or ``os._exit``.
         """
         pidfd = ctypes.c_int(-1)
-        args = _CloneArgs(flags=flags | CLONE_PIDFD, exit_signal=signal.SIGCHLD, pidfd=ctypes.addressof(pidfd))
+        # A sibling (CLONE_PARENT) takes over our own exit signal; the kernel refuses one named here.
+        exit_signal = 0 if flags & CLONE_PARENT else signal.SIGCHLD
+        args = _CloneArgs(flags=flags | CLONE_PIDFD, exit_signal=exit_signal, pidfd=ctypes.addressof(pidfd))
         if cgroup_fd is not None:
             args.flags |= CLONE_INTO_CGROUP
             args.cgroup = cgroup_fd

@@ -7,12 +7,10 @@ before a start (for the leavings of a run whose monitor was killed), and when a 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ..errors import WharfError
 from ..kernel.cgroups import Cgroup, Layout
-from ..kernel.syscalls import Kernel
 from ..paths import Paths
 
 _HOOK_TIMEOUT = 30.0
@@ -57,15 +55,6 @@ def run_hooks(hooks: Sequence[Sequence[str]]) -> list[str]:
         if done.returncode:
             failures.append("%s: %s" % (argv[0], done.stderr.decode(errors="replace")[-1000:].strip()))
     return failures
-
-
-def apply_devices(kernel: Kernel, cgroup: Cgroup, rules: Sequence[Mapping[str, Any]]) -> None:
-    """The device rules of config.json, by whatever means this host has."""
-    if not rules:
-        return
-    from ..kernel import devices
-
-    devices.apply(kernel, cgroup, devices.from_oci(rules))
 
 
 def main(argv: list[str]) -> None:

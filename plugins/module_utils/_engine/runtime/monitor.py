@@ -37,7 +37,14 @@ _KILL_GRACE = 2.0
 
 
 class Monitor:
-    def __init__(self, kernel: Kernel, paths: Paths, container_id: str, cache: Optional[dict[str, int]]) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        paths: Paths,
+        container_id: str,
+        cache: Optional[dict[str, int]] = None,
+        layout: Optional[Layout] = None,
+    ) -> None:
         self.kernel = kernel
         self.paths = paths
         self.id = container_id
@@ -45,10 +52,9 @@ class Monitor:
         self.run_directory = paths.container_run(container_id)
         self.cache = cache
         self.loop = Loop()
-        self.run_config: dict[str, Any] = _load(self.directory + "/run.json", container_id)
-        self.config: dict[str, Any] = _load(self.directory + "/config.json", container_id)
+        self.run_config = parent.load_json(self.directory + "/run.json")
         self.state = statefile.read(self.directory + "/state.json") or statefile.blank(container_id)
-        self.layout = Layout.detect()
+        self.layout = layout or Layout.detect()
         self.cgroup = Cgroup(self.layout, self.run_config["cgroup"])
         self.backoff = restart.Backoff()
         self.ports = Reservations()
@@ -102,15 +108,11 @@ class Monitor:
     def _start(self) -> None:
         """One run: cgroup, streams, process. Raises ``WharfError``."""
         stdio = self._streams()
-        self.cgroup.create()
-        resources = self.config["linux"].get("resources") or {}
-        self.cgroup.apply({key: value for key, value in resources.items() if key != "devices"})
-        cleanup.apply_devices(self.kernel, self.cgroup, resources.get("devices") or ())
         stdio.open()
         ends = stdio.container_ends()
         try:
-            bundle = parent.Bundle(self.config, self.run_config, ends)
-            self.child = parent.launch(self.kernel, self.layout, self.cgroup, bundle, self.cache, self._about_to_run)
+            bundle = parent.Bundle(self.directory, self.run_config, ends, self.cache)
+            self.child = parent.launch(self.kernel, self.layout, self.cgroup, bundle, self._about_to_run)
         finally:
             discard(ends)
             self._drop_cache()
@@ -171,12 +173,13 @@ class Monitor:
             raise Conflict("Container %s is not running" % self.id[:12], step="exec")
         if self.state["status"] == "paused":
             raise Conflict("Container %s is paused, unpause the container before exec" % self.id[:12], step="exec")
+        config = parent.load_json(self.directory + "/config.json")
         return execution.Target(
             self.child.pidfd,
-            self.config,
+            config,
             self.run_config.get("uid_user") or "",
             tuple(self.run_config.get("groups") or ()),
-            parent.seccomp_program(self.kernel, self.config),
+            parent.seccomp_program(self.kernel, config),
             self.cgroup,
         )
 
@@ -298,8 +301,6 @@ class Monitor:
         self._restart_timer = None
         self.state.update(oom_killed=False)
         try:
-            # Limits may have been changed meanwhile: whoever does that writes config.json too.
-            self.config = _load(self.directory + "/config.json", self.id)
             self._start()
         except WharfError as error:
             if self.stdio is not None:
@@ -369,16 +370,3 @@ def _recorded_exit(pidfd: int) -> Optional[int]:
             return code if code >= 0 else 128 - code
         time.sleep(0.01)  # still a zombie: its new parent has not reaped it yet
     return None
-
-
-def _load(path: str, container_id: str) -> dict[str, Any]:
-    import json
-
-    try:
-        with open(path, "rb") as stream:
-            value: dict[str, Any] = json.loads(stream.read())
-            return value
-    except FileNotFoundError:
-        raise NotFound("Container %s has no %s" % (container_id[:12], os.path.basename(path)), step="load") from None
-    except ValueError as error:
-        raise StartError("%s is damaged: %s" % (path, error), step="load", path=path) from error

@@ -1,16 +1,20 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The monitor's side of a start: cgroup, clone, and the talk over the sync socket.
+"""The monitor's side of a start: cgroup, mounts, clone, and the talk over the sync socket.
 
-    parent                                   child (init.py)
-    clone3(pid, ipc, uts, into the cgroup) →
-                                              v1 cgroups, namespaces, mounts, user, pivot
-                                           ←  "ready" (and the terminal's master)
-    save state, "run"                      →  filter, capabilities, execve
-                                           ←  end of file: the program runs; or an error with its step
+    monitor            helper                                child (init.py)
+    fork             → cgroup, limits, devices, overlay
+                       clone3(CLONE_PARENT, pid, ipc, uts) →
+                     ← pidfd, sync socket; ends              v1 cgroups, namespaces, mounts, user, pivot
+                                                           ← "ready" (and the terminal's master)
+    save state, "run"                                      → filter, capabilities, execve
+                                                           ← end of file: the program runs; or an error with its step
 
-State is saved before the program runs: whoever finds the state file later can clean up.
+The helper does what touches much memory (JSON, mount options, system calls by ctypes) and is gone a moment later: the
+monitor, which stays as long as the container, keeps sharing its pages with the spawner. Its child is the monitor's
+child all the same (CLONE_PARENT). State is saved before the program runs: whoever finds the state file later can clean
+up.
 """
 
 from __future__ import annotations
@@ -20,12 +24,12 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, NoReturn, Optional
 
-from ..errors import KernelError, StartError, WharfError
-from ..kernel import procfs
+from ..errors import KernelError, NotFound, StartError, WharfError
+from ..kernel import devices, procfs
 from ..kernel.cgroups import Cgroup, Layout
-from ..kernel.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS, Kernel
+from ..kernel.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS, CLONE_PARENT, Kernel
 from ..storage import overlay
 from . import finalize, init, wire
 
@@ -46,11 +50,13 @@ class Child(NamedTuple):
 
 
 class Bundle(NamedTuple):
-    """One start's input: the OCI config, run.json, descriptors for 0, 1, 2 (-1: /dev/null)."""
+    """One start's input. ``directory``: of the container, where config.json is; ``run``: run.json; ``stdio``:
+    descriptors for 0, 1, 2 (-1: /dev/null); ``cache``: open layer mounts by directory."""
 
-    config: Mapping[str, Any]
+    directory: str
     run: Mapping[str, Any]
     stdio: tuple[int, int, int]
+    cache: Optional[dict[str, int]]
 
 
 def seccomp_program(kernel: Kernel, config: Mapping[str, Any]) -> Optional[bytes]:
@@ -69,33 +75,79 @@ def seccomp_program(kernel: Kernel, config: Mapping[str, Any]) -> Optional[bytes
 
 
 def launch(
-    kernel: Kernel,
-    layout: Layout,
-    cgroup: Cgroup,
-    bundle: Bundle,
-    cache: Optional[dict[str, int]],
-    on_ready: Callable[[int, int], None],
+    kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, on_ready: Callable[[int, int], None]
 ) -> Child:
-    """Start the container. ``cgroup`` exists and has its limits; ``on_ready(pid, start)`` saves the state.
+    """Start the container. ``on_ready(pid, start)`` saves the state.
 
     Raises ``StartError`` (``details.exit_code``) and leaves no process; the caller removes the cgroup.
     """
-    run = bundle.run
-    layers = [(layer["path"], layer["form"]) for layer in run["layers"]]
-    for directory in (run.get("upper"), run.get("work")):
-        if directory:
-            os.makedirs(directory, 0o755, exist_ok=True)
     try:
-        root = overlay.mount_rootfs(kernel, layers, run.get("upper"), run.get("work"), cache=cache)
-        try:
-            plan = _plan(kernel, layout, cgroup, bundle, root)
-            return _start(kernel, cgroup, plan, on_ready)
-        finally:
-            os.close(root)
+        pid, pidfd, sync = _clone_by_helper(kernel, layout, cgroup, bundle)
+        return _follow(pid, pidfd, sync, on_ready)
     except StartError:
         raise
     except WharfError as error:
         raise as_start_error(error) from error
+
+
+def _clone_by_helper(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle) -> tuple[int, int, socket.socket]:
+    """``(pid, pidfd, sync socket)`` of the new child."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    helper = os.fork()
+    if helper == 0:
+        ours.close()
+        _help(kernel, layout, cgroup, bundle, theirs)
+    theirs.close()
+    try:
+        ours.settimeout(_START_TIMEOUT)
+        message, fds = wire.recv_packet(ours, 2)
+    except OSError as error:
+        os.kill(helper, signal.SIGKILL)
+        raise _lost(error) from error
+    finally:
+        ours.close()
+        os.waitpid(helper, 0)
+    if message is None:
+        raise StartError("The process that prepares a start was killed", step="start", details={"exit_code": 128})
+    if "error" in message:
+        raise wire.error_from_dict(message["error"])
+    return message["pid"], fds[0], socket.socket(fileno=fds[1])
+
+
+def _help(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, monitor: socket.socket) -> NoReturn:
+    """The helper's whole life."""
+    pidfd = -1
+    try:
+        config = load_json(bundle.directory + "/config.json")
+        cgroup.create()
+        resources = config["linux"].get("resources") or {}
+        cgroup.apply({key: value for key, value in resources.items() if key != "devices"})
+        rules = resources.get("devices")
+        if rules:
+            devices.apply(kernel, cgroup, devices.from_oci(rules))
+        pid, pidfd, sync = _clone(kernel, cgroup, _plan(kernel, layout, cgroup, bundle, config))
+        wire.send_packet(monitor, {"pid": pid}, (pidfd, sync.fileno()))
+    except BaseException as error:  # nothing may unwind into the monitor's frames
+        if pidfd >= 0:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        try:
+            wire.send_packet(monitor, {"error": wire.error_to_dict(error, "start")})
+        except OSError:  # the monitor was killed
+            pass
+    finally:
+        os._exit(0)
+
+
+def load_json(path: str) -> dict[str, Any]:
+    """config.json or run.json. Raises ``NotFound``, ``StartError``."""
+    try:
+        with open(path, "rb") as stream:
+            value: dict[str, Any] = json.loads(stream.read())
+            return value
+    except FileNotFoundError:
+        raise NotFound("The container has no %s" % path, step="load", path=path) from None
+    except ValueError as error:
+        raise StartError("%s is damaged: %s" % (path, error), step="load", path=path) from error
 
 
 def as_start_error(error: WharfError) -> StartError:
@@ -103,15 +155,19 @@ def as_start_error(error: WharfError) -> StartError:
     return StartError(error.msg, step=error.step, path=error.path, errno=error.errno, hint=error.hint, details=details)
 
 
-def _plan(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, root: int) -> init.Plan:
+def _plan(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, config: Mapping[str, Any]) -> init.Plan:
     run = bundle.run
+    layers = [(layer["path"], layer["form"]) for layer in run["layers"]]
+    for directory in (run.get("upper"), run.get("work")):
+        if directory:
+            os.makedirs(directory, 0o755, exist_ok=True)
     return init.Plan(
-        config=bundle.config,
+        config=config,
         user=run.get("uid_user") or "",
         groups=tuple(run.get("groups") or ()),
-        root_mount=root,
+        root_mount=overlay.mount_rootfs(kernel, layers, run.get("upper"), run.get("work"), cache=bundle.cache),
         hierarchies=tuple(layout.view()),
-        program=seccomp_program(kernel, bundle.config),
+        program=seccomp_program(kernel, config),
         stdio=bundle.stdio,
         interpreter=finalize.interpreter_identity(),
         reaper=bool(run.get("init")),
@@ -142,26 +198,27 @@ def clone_into(kernel: Kernel, flags: int, cgroup_fd: Optional[int]) -> tuple[in
         raise KernelError.wrap(error, "Cannot create the container's process", step="clone") from error
 
 
-def _start(kernel: Kernel, cgroup: Cgroup, plan: init.Plan, on_ready: Callable[[int, int], None]) -> Child:
+def _clone(kernel: Kernel, cgroup: Cgroup, plan: init.Plan) -> tuple[int, int, socket.socket]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     cgroup_fd = cgroup.fd_v2()
-    try:
-        pid, pidfd, joined = clone_into(kernel, _clone_flags(plan.config), cgroup_fd)
-        if pid == 0:
-            ours.close()
-            init.main(kernel, plan._replace(joined=joined), theirs)
-    finally:
-        if cgroup_fd is not None:
-            os.close(cgroup_fd)
-        theirs.close()
+    pid, pidfd, joined = clone_into(kernel, CLONE_PARENT | _clone_flags(plan.config), cgroup_fd)
+    if pid == 0:
+        ours.close()
+        init.main(kernel, plan._replace(joined=joined), theirs)
+    theirs.close()
+    return pid, pidfd, ours
+
+
+def _follow(pid: int, pidfd: int, sync: socket.socket, on_ready: Callable[[int, int], None]) -> Child:
+    """From the clone to the running program."""
     terminal = -1
     try:
-        ours.settimeout(_START_TIMEOUT)
-        terminal = _expect_ready(ours)
+        sync.settimeout(_START_TIMEOUT)
+        terminal = _expect_ready(sync)
         start = procfs.start_time(pid) or 0
         on_ready(pid, start)
-        wire.send_packet(ours, {"run": True})
-        message, _fds = wire.recv_packet(ours)
+        wire.send_packet(sync, {"run": True})
+        message, _fds = wire.recv_packet(sync)
         if message is not None:
             raise wire.error_from_dict(message["error"])
         return Child(pid, pidfd, start, terminal)
@@ -171,7 +228,7 @@ def _start(kernel: Kernel, cgroup: Cgroup, plan: init.Plan, on_ready: Callable[[
             raise _lost(error) from error
         raise
     finally:
-        ours.close()
+        sync.close()
 
 
 def _expect_ready(sync: socket.socket) -> int:

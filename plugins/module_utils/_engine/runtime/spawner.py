@@ -20,10 +20,12 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn, Optional
 
 from ..errors import Conflict, WharfError
 from ..kernel import procfs
+from ..kernel.cgroups import Layout
 from ..kernel.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, Kernel
 from ..paths import Paths
 from ..storage import overlay
@@ -52,6 +54,7 @@ class Spawner:
         self.monitors: dict[int, str] = {}  # pid → container id
         self.adoptions: dict[str, int] = {}
         self.layers: dict[str, int] = {}
+        self.layout = Layout.detect()
         self.wake_read, self.wake_write = os.pipe()
         for fd in (self.wake_read, self.wake_write):
             os.set_blocking(fd, False)
@@ -137,7 +140,8 @@ class Spawner:
         for path in [path for path in self.layers if not os.path.exists(path)]:
             self._forget(path)
         try:
-            run, config = _bundle(self.paths, container)
+            directory = self.paths.container(container)
+            run, config = (parent.load_json("%s/%s.json" % (directory, name)) for name in ("run", "config"))
             for layer in run["layers"]:
                 if layer["path"] not in self.layers:
                     if len(self.layers) >= _MAX_CACHED_LAYERS:
@@ -163,19 +167,10 @@ class Spawner:
             signal.set_wakeup_fd(-1)
             os.close(self.wake_read)
             os.close(self.wake_write)
-            run_monitor(self.kernel, self.paths, operation, container, conn, self.layers)
+            monitor = lambda: Monitor(self.kernel, self.paths, container, self.layers, self.layout)  # noqa: E731
+            run_monitor(self.kernel, self.paths, operation, container, conn, monitor)
         finally:
             os._exit(1)
-
-
-def _bundle(paths: Paths, container: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    import json
-
-    found = []
-    for name in ("run.json", "config.json"):
-        with open("%s/%s" % (paths.container(container), name), "rb") as stream:
-            found.append(json.loads(stream.read()))
-    return found[0], found[1]
 
 
 def _empty(fd: int) -> None:
@@ -195,7 +190,7 @@ def run_monitor(
     operation: str,
     container: str,
     conn: Optional[socket.socket],
-    cache: dict[str, int],
+    make: Callable[[], Monitor],
 ) -> NoReturn:
     """The monitor's whole life; never returns. ``conn``: who asked, and gets the answer."""
     os.setsid()
@@ -210,7 +205,7 @@ def run_monitor(
     try:
         try:
             lock = _lock(paths, container)
-            monitor = Monitor(kernel, paths, container, cache)
+            monitor = make()
             if operation == "adopt":
                 monitor.adopt()
             else:
