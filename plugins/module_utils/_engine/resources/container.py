@@ -33,6 +33,7 @@ def run(task: Task) -> dict[str, Any]:
         return _reconcile(task, name, spec)
     with task.store.lock("container", name, shared=task.check_mode):
         plan = Plan()
+        _recover(task, name)
         record = task.store.containers.by_name(name)
         if task.params["state"] == "absent":
             _plan_absent(task, plan, record)
@@ -59,12 +60,21 @@ def _reconcile(task: Task, name: str, spec: dict[str, Any]) -> dict[str, Any]:
         plan.apply()
     with task.store.lock("container", name, shared=task.check_mode):
         plan.operations.clear()
+        _recover(task, name)
         record = task.store.containers.by_name(name)
         _Reconciler(task, plan, name, spec, choice, record).plan()
         if not task.check_mode:
             plan.apply()
         plan.operations[:0] = pulls
         return _finish(task, plan, name, applied=True)
+
+
+def _recover(task: Task, name: str) -> None:
+    """Two look-ups by name; more only when a replacement was cut short."""
+    if not task.check_mode and any(task.store.containers.by_name(name + end) for end in (".wharf-new", ".wharf-old")):
+        from . import container_replace
+
+        container_replace.recover(task, name)
 
 
 def _finish(task: Task, plan: Plan, name: str, *, applied: bool = False) -> dict[str, Any]:

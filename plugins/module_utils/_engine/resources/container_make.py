@@ -33,10 +33,12 @@ def create(
     image: ImageRecord,
     *,
     inherit: Optional[ContainerRecord] = None,
+    lease: bool = True,
     publish: bool = True,
 ) -> ContainerRecord:
     """A new container in state ``created``. ``inherit``: a container being replaced, whose anonymous volumes (by
-    target) go on in this one. With ``publish`` false its ports stay unreserved until ``publish_ports``."""
+    target) go on in this one. With ``lease`` false it has no addresses yet, with ``publish`` false no ports: a
+    container being replaced still has them."""
     from ..store.records import ContainerRecord
 
     store, paths = task.store, task.paths
@@ -61,7 +63,7 @@ def create(
         task.network.find(network["name"])  # makes the default network, outside of the transaction
     with store.transaction():
         store.containers.create(record, need_image=True)
-        if spec.get("networks"):
+        if lease and spec.get("networks"):
             task.network.plan_endpoints(container_id, spec["networks"])
         if publish:
             publish_ports(task, record)

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import WharfError
 from . import container_make as make
 from .container_run import remove, start, stop, wait_healthy
 from .task import Task
 
 if TYPE_CHECKING:
-    from ..store.records import ContainerRecord, ImageRecord
+    from ..store.records import ContainerRecord, EndpointRecord, ImageRecord
+
+_NEW, _OLD = ".wharf-new", ".wharf-old"  # names of the two while the replacement goes on
 
 
 def order(old: ContainerRecord, spec: dict[str, Any], running: bool) -> str:
@@ -44,23 +45,22 @@ def replace(
     """
     name = old.name
     first = order(old, spec, running and start_new) == "start_first"
-    temporary = "%s.wharf-new-%s" % (name[:200], old.id[:6])
-    _discard(task, temporary)  # left by a run that was killed in the middle of this
-    new = make.create(task, temporary, spec, image, inherit=old, publish=False)
+    new = make.create(task, name + _NEW, spec, image, inherit=old, lease=first, publish=False)
+    endpoints = task.store.networks.endpoints(container_id=old.id)
     try:
         if first:
             start(task, new)
             _settle(task, new)
         elif running:
-            stop(task, old)
-        _take_over(task, old, new)
+            stop(task, old, remember=False)
+        _take_over(task, old, new, lease=not first)
         if first:
             task.network.publish(new.id)
         elif start_new:
             start(task, _fresh(task, new))
             _settle(task, new)
-    except WharfError:
-        _roll_back(task, old, new, running)
+    except BaseException:
+        _roll_back(task, old, new, endpoints, running)
         raise
     remove(task, _fresh(task, old), keep_anonymous=True)
     if first:
@@ -70,6 +70,31 @@ def replace(
     return record
 
 
+def recover(task: Task, name: str) -> None:
+    """Finish or take back a replacement of ``name`` that was cut short. Before the names changed hands the old
+    container is the truth, from then on the new one; either way the one that ought to run runs again."""
+    from .container_actual import is_running, state
+
+    containers = task.store.containers
+    new, old = containers.by_name(name + _NEW), containers.by_name(name + _OLD)
+    if new is None and old is None:
+        return
+    current = containers.by_name(name)
+    if new is not None:
+        remove(task, new, keep_anonymous=True)
+    wanted = current is not None and current.desired == "running"
+    if old is not None:
+        wanted = wanted or old.desired == "running"
+        remove(task, old, keep_anonymous=True)
+    if current is None:
+        return
+    if wanted and not is_running(state(task, current)):
+        start(task, current)
+    elif is_running(state(task, current)):
+        task.network.publish(current.id)
+        task.runtime.update(current.id, {"reserve": make.reserve_settings(task, current)})
+
+
 def _settle(task: Task, record: ContainerRecord) -> None:
     """With a health check, wait for healthy: a replacement that is not well does not replace."""
     image = task.store.images.get(record.image_id)
@@ -77,35 +102,40 @@ def _settle(task: Task, record: ContainerRecord) -> None:
         wait_healthy(task, record, task.params.get("healthy_wait_timeout"))
 
 
-def _take_over(task: Task, old: ContainerRecord, new: ContainerRecord) -> None:
-    """Name and published ports change hands in one transaction: there is never a moment with two owners or none."""
+def _take_over(task: Task, old: ContainerRecord, new: ContainerRecord, *, lease: bool) -> None:
+    """Name, published ports and (``lease``) addresses change hands in one transaction: there is never a moment with
+    two owners or none."""
     store = task.store
     with store.transaction():
         store.networks.put_ports(old.id, [])
-        store.containers.rename(old.id, "%s.wharf-old-%s" % (old.name[:200], old.id[:6]))
+        store.containers.rename(old.id, old.name + _OLD)
         store.containers.rename(new.id, old.name)
+        if lease:
+            for endpoint in store.networks.endpoints(container_id=old.id):
+                store.networks.remove_endpoint(old.id, endpoint.network_id)
+            if new.spec.get("networks"):
+                task.network.plan_endpoints(new.id, new.spec["networks"])
         make.publish_ports(task, new)
 
 
-def _roll_back(task: Task, old: ContainerRecord, new: ContainerRecord, running: bool) -> None:
+def _roll_back(
+    task: Task, old: ContainerRecord, new: ContainerRecord, endpoints: list[EndpointRecord], running: bool
+) -> None:
     from .container_actual import is_running, state
 
     remove(task, _fresh(task, new), keep_anonymous=True)
     with task.store.transaction():
-        current = _fresh(task, old)
-        if current.name != old.name:
+        if _fresh(task, old).name != old.name:
             task.store.containers.rename(old.id, old.name)
+        have = {endpoint.network_id for endpoint in task.store.networks.endpoints(container_id=old.id)}
+        for endpoint in endpoints:
+            if endpoint.network_id not in have:
+                task.store.networks.put_endpoint(endpoint)
         make.publish_ports(task, old)
     if running and not is_running(state(task, old)):
         start(task, _fresh(task, old))
     elif running:
         task.network.publish(old.id)
-
-
-def _discard(task: Task, name: str) -> None:
-    leftover = task.store.containers.by_name(name)
-    if leftover is not None:
-        remove(task, leftover, keep_anonymous=True)
 
 
 def _fresh(task: Task, record: ContainerRecord) -> ContainerRecord:

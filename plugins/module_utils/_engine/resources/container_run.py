@@ -53,9 +53,13 @@ def _require_running(task: Task, mode: str) -> None:
         )
 
 
-def stop(task: Task, record: ContainerRecord, *, kill: bool = False) -> None:
-    """The stop signal, its timeout, then SIGKILL; remembered as a stop by hand (no restart policy brings it back)."""
-    task.store.containers.update(record.id, desired="stopped")
+def stop(task: Task, record: ContainerRecord, *, kill: bool = False, remember: bool = True) -> None:
+    """The stop signal, its timeout, then SIGKILL; remembered as a stop by hand (no restart policy brings it back).
+
+    A replacement stops without ``remember``: should it be cut short, the container is one that ought to run.
+    """
+    if remember:
+        task.store.containers.update(record.id, desired="stopped")
     signal_number = 9 if kill else None
     if kill and task.params.get("kill_signal"):
         from .container_spec import signal_number as parse
