@@ -95,8 +95,9 @@ class Monitor:
         if statefile.present(self.state)["status"] in ("running", "paused"):
             raise Conflict("Container %s is running already, without a monitor: adopt it" % self.id[:12], step="start")
         self.engaged = True
-        cleanup.tidy(self.paths, self.cgroup, self.id)  # of an earlier run that ended with its monitor
-        os.makedirs(self.run_directory, 0o700, exist_ok=True)
+        # Of an earlier run that ended with its monitor; its cgroup is the helper's to remove.
+        cleanup.remove_directory(self.run_directory)
+        os.mkdir(self.run_directory, 0o700)
         self.stdio = Stdio(self.loop, self.run_directory, self.run_config)
         self.ports.set(self.run_config.get("reserve") or ())
         self.control = Control(self)

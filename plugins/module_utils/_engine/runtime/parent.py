@@ -119,6 +119,7 @@ def _help(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, monito
     pidfd = -1
     try:
         config = load_json(bundle.directory + "/config.json")
+        cgroup.remove()  # of an earlier run, with whatever still runs in it
         cgroup.create()
         resources = config["linux"].get("resources") or {}
         cgroup.apply({key: value for key, value in resources.items() if key != "devices"})

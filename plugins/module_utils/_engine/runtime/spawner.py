@@ -168,7 +168,7 @@ class Spawner:
             os.close(self.wake_read)
             os.close(self.wake_write)
             monitor = lambda: Monitor(self.kernel, self.paths, container, self.layers, self.layout)  # noqa: E731
-            run_monitor(self.kernel, self.paths, operation, container, conn, monitor)
+            run_monitor(self.paths, operation, container, conn, monitor)
         finally:
             os._exit(1)
 
@@ -185,7 +185,6 @@ def _empty(fd: int) -> None:
 
 
 def run_monitor(
-    kernel: Kernel,
     paths: Paths,
     operation: str,
     container: str,
@@ -198,8 +197,7 @@ def run_monitor(
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _set_name(kernel)
-    _protect()
+    _set_up_process()
     monitor: Optional[Monitor] = None
     lock = -1
     try:
@@ -259,20 +257,19 @@ def _lock(paths: Paths, container: str) -> int:
             time.sleep(0.005)
 
 
-def _set_name(kernel: Kernel) -> None:
-    from ctypes import addressof, create_string_buffer
-
-    name = create_string_buffer(b"wharf-monitor")
-    kernel.prctl(15, addressof(name))  # PR_SET_NAME
-
-
-def _protect() -> None:
-    """When memory runs out the kernel should take a container, not the one process that knows its exit code."""
-    try:
-        with open("/proc/self/oom_score_adj", "w") as stream:
-            stream.write("-999")
-    except OSError:  # needs CAP_SYS_RESOURCE
-        pass
+def _set_up_process() -> None:
+    """A name for ``ps``; and when memory runs out the kernel should take a container, not the one process that knows
+    its exit code (needs CAP_SYS_RESOURCE). Plain writes: every function of the interpreter used here is a page of
+    memory that the monitor no longer shares."""
+    for path, value in (("/proc/self/comm", b"wharf-monitor"), ("/proc/self/oom_score_adj", b"-999")):
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, value)
+            finally:
+                os.close(fd)
+        except OSError:  # neither is needed to go on
+            continue
 
 
 def _terminate_on(monitor: Monitor) -> None:
