@@ -282,3 +282,57 @@ def test_a_network_without_member_traffic_or_masquerade(world: World) -> None:
     finally:
         world.firewall.add_network(Network("wh2"))
     assert world.b1.ask("192.0.2.9", 7000) == "outside 192.0.2.1"
+
+
+class Talk:
+    """A UDP client that keeps its port, so that all its datagrams are one flow to the kernel."""
+
+    def __init__(self, namespace: Namespace, target: str, port: int) -> None:
+        self.sock = namespace.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.settimeout(0.3)
+        self.target = (target, port)
+
+    def say(self) -> str:
+        self.sock.sendto(b"hello", self.target)
+        try:
+            return self.sock.recv(100).decode().partition(" ")[0]
+        except OSError:
+            return ""
+
+
+@FAMILIES
+def test_a_steady_udp_client_follows_the_published_port(world: World, v6: bool) -> None:
+    first = [Port("", 9200, "udp", address(1, 2, v6), 80)]
+    second = [Port("", 9200, "udp", address(1, 3, v6), 80)]
+    outside, local = Talk(world.outside, HOST[v6], 9200), Talk(world.host, HOST[v6], 9200)
+    try:
+        assert (outside.say(), local.say()) == ("", ""), "decided: to the host itself"
+        world.firewall.add_ports(first)
+        assert (outside.say(), local.say()) == ("c1.2", "c1.2")
+        world.firewall.switch(first, second)
+        assert (outside.say(), local.say()) == ("c1.3", "c1.3")
+        world.firewall.remove_ports(second)
+        assert (outside.say(), local.say()) == ("", "")
+        world.firewall.sync(world.desired._replace(ports=(*world.ports, *first)))
+        assert (outside.say(), local.say()) == ("c1.2", "c1.2")
+        world.host.nft("flush ruleset")
+        world.firewall.sync(world.desired._replace(ports=(*world.ports, *second)))
+        assert (outside.say(), local.say()) == ("c1.3", "c1.3")
+    finally:
+        outside.sock.close()
+        local.sock.close()
+        world.firewall.sync(world.desired)
+
+
+@FAMILIES
+def test_publishing_a_port_leaves_containers_own_talks_on_that_port_alone(world: World, v6: bool) -> None:
+    """Publishing 53/udp must not cut DNS queries of other containers off."""
+    talk = Talk(world.b1, OUTSIDE[v6], 7000)
+    port = [Port("", 7000, "udp", address(1, 2, v6), 80)]
+    try:
+        talk.sock.sendto(b"hello", talk.target)
+        world.firewall.add_ports(port)
+        assert talk.sock.recv(100).startswith(b"outside"), "the answer found its way back"
+    finally:
+        talk.sock.close()
+        world.firewall.remove_ports(port)

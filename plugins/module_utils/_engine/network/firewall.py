@@ -124,6 +124,31 @@ def _network_elements(network: Network) -> list[tuple[objects.Set, bytes]]:
     return elements
 
 
+class _Changes:
+    """Published ports that a transaction takes away and brings, for ``firewall_flows``."""
+
+    __slots__ = ("come", "gone")
+
+    def __init__(self) -> None:
+        self.gone: list[_Element] = []
+        self.come: list[_Element] = []
+
+    def clear(self) -> None:
+        self.gone, self.come = [], []
+
+    def compare(self, ruleset: objects.Ruleset, found: Optional[objects.Found]) -> None:
+        """A whole table; without it, for all we know, every flow was decided wrongly."""
+        for declared in (fixed.ports_map(ruleset.family), fixed.addressed_map(ruleset.family)):
+            wanted = ruleset.elements[declared.name]
+            current = found.elements.get(declared.name, {}) if found is not None else {}
+            for key, data in current.items():
+                if wanted.get(key) != data:
+                    self.gone.append(_Element(ruleset.family, declared, key, data))
+            for key, data in wanted.items():
+                if current.get(key) != data:
+                    self.come.append(_Element(ruleset.family, declared, key, data))
+
+
 class Firewall:
     """``netns_fd``: work on that network namespace instead of the current one."""
 
@@ -151,17 +176,21 @@ class Firewall:
     def sync(self, desired: Desired) -> bool:
         """Make the kernel's tables what ``desired`` says. True if anything had to change."""
         rulesets = [self._ruleset(family, desired) for family in self.families]
+        changes = _Changes()
 
         def plan(batch: Batch, nl: Nfnetlink) -> bool:
+            changes.clear()
             for ruleset in rulesets:
                 found = objects.read_table(nl, ruleset.family, ruleset.table, ruleset.sets)
-                if found is None or not _same_frame(ruleset, found):
-                    objects.replace_table(batch, ruleset)
-                else:
+                whole = found is not None and _same_frame(ruleset, found)
+                changes.compare(ruleset, found if whole else None)
+                if found is not None and whole:
                     _repair_elements(batch, ruleset, found)
+                else:
+                    objects.replace_table(batch, ruleset)
             return len(batch) > 0
 
-        return self._transact(plan)
+        return self._transact(plan, changes)
 
     def remove(self) -> bool:
         """Take the tables away. True if there were any."""
@@ -224,23 +253,28 @@ class Firewall:
         gone = [_port_element(port) for port in old]
         wanted = [_port_element(port) for port in new]
         wanted_keys = {(e.family, e.map.name, e.key) for e in wanted}
+        changes = _Changes()
 
         def plan(batch: Batch, nl: Nfnetlink) -> bool:
+            changes.clear()
             for element in gone:
                 if (element.family, element.map.name, element.key) in wanted_keys:
                     continue
                 if self._current(nl, element) == element.data:
                     self._delete(batch, element)
+                    changes.gone.append(element)
             for element in wanted:
                 current = self._current(nl, element)
                 if current == element.data:
                     continue
                 if current is not None:
                     self._delete(batch, element)
+                    changes.gone.append(element._replace(data=current))
                 objects.add_elements(batch, element.family, self.table, element.map, {element.key: element.data})
+                changes.come.append(element)
             return len(batch) > 0
 
-        return self._or_rebuild(plan, rebuild)
+        return self._or_rebuild(plan, rebuild, changes)
 
     def add_network(self, network: Network, rebuild: Optional[Callable[[], Desired]] = None) -> bool:
         return self._set_network(network.link, _network_elements(network), rebuild)
@@ -296,15 +330,20 @@ class Firewall:
                 elements[element.map.name][element.key] = element.data
         return objects.Ruleset(family, self.table, fixed.CHAINS, fixed.sets(family), fixed.rules(family), elements)
 
-    def _or_rebuild(self, plan: Callable[[Batch, Nfnetlink], bool], rebuild: Optional[Callable[[], Desired]]) -> bool:
+    def _or_rebuild(
+        self,
+        plan: Callable[[Batch, Nfnetlink], bool],
+        rebuild: Optional[Callable[[], Desired]],
+        changes: Optional[_Changes] = None,
+    ) -> bool:
         try:
-            return self._transact(plan)
+            return self._transact(plan, changes)
         except KernelError as error:
             if error.errno != errno.ENOENT or rebuild is None:
                 raise
         return self.sync(rebuild())
 
-    def _transact(self, plan: Callable[[Batch, Nfnetlink], bool]) -> bool:
+    def _transact(self, plan: Callable[[Batch, Nfnetlink], bool], changes: Optional[_Changes] = None) -> bool:
         """Plan on one generation of the ruleset and commit on the same one, again if somebody came between."""
 
         def once(nl: Nfnetlink) -> Optional[bool]:
@@ -318,6 +357,8 @@ class Firewall:
                 if error.errno == errno.ERESTART:
                     return None
                 raise
+            if changes is not None:
+                self._settle(nl, changes)
             return True
 
         for _try in range(_TRIES):
@@ -327,6 +368,23 @@ class Firewall:
         raise KernelError(
             "Cannot change firewall table %s: other programs keep changing the firewall" % self.table, step="firewall"
         )
+
+    def _settle(self, nl: Nfnetlink, changes: _Changes) -> None:
+        gone = [_read_port(e.family, e.map.name, e.key, e.data) for e in changes.gone]
+        come = [_read_port(e.family, e.map.name, e.key, e.data) for e in changes.come]
+        if any(port.protocol == "udp" for port in gone + come):
+            from . import firewall_flows as flows
+
+            flows.settle(
+                nl,
+                [flows.Gone(_family(p.address), p.address, p.container_port) for p in gone if p.protocol == "udp"],
+                {
+                    flows.Come(_family(p.address), p.host_ip, p.host_port): (p.address, p.container_port)
+                    for p in come
+                    if p.protocol == "udp"
+                },
+                self._netns_fd,
+            )
 
     def _socket(self) -> Nfnetlink:
         if self._nl is None:
@@ -386,14 +444,20 @@ def _read_networks(found: objects.Found) -> list[Network]:
 
 
 def _read_ports(family: int, found: objects.Found) -> list[Port]:
+    return sorted(
+        _read_port(family, name, key, data)
+        for name in ("ports", "addressed")
+        for key, data in found.elements.get(name, {}).items()
+    )
+
+
+def _read_port(family: int, name: str, key: bytes, data: bytes) -> Port:
     width = 4 if family == AF_INET else 16
-    protocols = {number: name for name, number in PROTOCOLS.items()}
-    ports = []
-    for name, skip in (("ports", 0), ("addressed", width)):
-        for key, data in found.elements.get(name, {}).items():
-            host_ip = socket.inet_ntop(family, key[:width]) if skip else ""
-            protocol = protocols.get(key[skip], str(key[skip]))
-            host_port = int.from_bytes(key[skip + 4 : skip + 6], "big")
-            address = socket.inet_ntop(family, data[:width])
-            ports.append(Port(host_ip, host_port, protocol, address, int.from_bytes(data[width : width + 2], "big")))
-    return sorted(ports)
+    host_ip, key = ("", key) if name == "ports" else (socket.inet_ntop(family, key[:width]), key[width:])
+    protocol = next((text for text, number in PROTOCOLS.items() if number == key[0]), str(key[0]))
+    address, port = socket.inet_ntop(family, data[:width]), int.from_bytes(data[width : width + 2], "big")
+    return Port(host_ip, int.from_bytes(key[4:6], "big"), protocol, address, port)
+
+
+def _family(address: str) -> int:
+    return AF_INET6 if ":" in address else AF_INET
