@@ -9,7 +9,7 @@ import os
 
 import pytest
 from helpers.store_kit import check_invariants, container, digest, hex_id, network, put_image
-from module_utils._engine.errors import Conflict, InUse, NotFound, UsageError
+from module_utils._engine.errors import Conflict, DiskFull, InUse, NotFound, UsageError
 from module_utils._engine.store import events
 from module_utils._engine.store.records import EndpointRecord, ImageRecord, LayerRef, PortRecord, VolumeRecord
 
@@ -41,6 +41,23 @@ def test_a_failed_inner_transaction_that_is_caught_undoes_only_itself(store):
             raise RuntimeError
     assert [record.name for record in store.containers.list()] == ["outer"]
     check_invariants(store)
+
+
+def test_after_sqlite_rolled_back_by_itself_nothing_is_written_outside_of_the_transaction(store):
+    with pytest.raises(DiskFull), store.transaction():
+        store.containers.create(container("before"))
+        with pytest.raises(RuntimeError), store.transaction():
+            store.db.connect().execute("ROLLBACK")  # what SQLite may do by itself on a full disk
+            raise RuntimeError
+        store.containers.create(container("after"))
+    assert store.containers.list() == []
+    store.containers.create(container("again"))
+    check_invariants(store)
+
+
+def test_a_name_that_is_no_text_is_refused(store):
+    with pytest.raises(UsageError):
+        store.containers.create(container("x")._replace(name="\udc80"))
 
 
 # -- containers ---------------------------------------------------------------------------------------------------

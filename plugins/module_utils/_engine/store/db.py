@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Optional, TypeVar
 
-from ..errors import Conflict, DiskFull, KernelError, StateError, TimedOut, WharfError
+from ..errors import Conflict, DiskFull, KernelError, StateError, TimedOut, UsageError, WharfError
 from . import reserve, schema
 
 if TYPE_CHECKING:
@@ -83,7 +83,6 @@ class Database:
         self._owner = 0  # thread whose transaction is open
         self._durable = False
         self._on_commit: list[Callable[[], None]] = []
-        self._on_rollback: list[Callable[[], None]] = []
         self._abandoned: list[Any] = []
         self._connection: Optional[sqlite3.Connection] = None
 
@@ -175,6 +174,8 @@ class Database:
         words (the caller says it better); see ``_fail`` for the rest."""
         with self._mutex:
             connection = self.connect()
+            if self._depth:
+                self._check_alive()
             try:
                 return connection.execute(sql, args).fetchall()
             except Exception as error:
@@ -184,6 +185,8 @@ class Database:
         """Run one statement and return how many rows it changed."""
         with self._mutex:
             connection = self.connect()
+            if self._depth:
+                self._check_alive()
             try:
                 return connection.execute(sql, args).rowcount
             except Exception as error:
@@ -222,10 +225,6 @@ class Database:
         else:
             function()
 
-    def on_rollback(self, function: Callable[[], None]) -> None:
-        """Call ``function`` if the transaction it was registered in is rolled back."""
-        self._on_rollback.append(function)
-
     def sync(self) -> None:
         """Make every commit so far survive a power cut."""
         wal = self.path + "-wal"
@@ -240,7 +239,7 @@ class Database:
         finally:
             os.close(fd)
 
-    def _begin(self, durable: bool, reading: bool) -> tuple[int, int]:
+    def _begin(self, durable: bool, reading: bool) -> int:
         from _thread import get_ident
 
         self._mutex.acquire()
@@ -253,13 +252,14 @@ class Database:
         self._depth += 1
         self._owner = get_ident()
         self._durable = self._durable or durable
-        return len(self._on_commit), len(self._on_rollback)
+        return len(self._on_commit)
 
-    def _end(self, keep: bool, marks: tuple[int, int]) -> None:
+    def _end(self, keep: bool, mark: int) -> None:
+        """``mark``: how many functions waited for the commit when this (inner) transaction began."""
         self._depth -= 1
         try:
             if self._depth:
-                self._end_inner(keep, marks)
+                self._end_inner(keep, mark)
             elif keep:
                 self._commit()
             else:
@@ -267,35 +267,42 @@ class Database:
         finally:
             self._mutex.release()
 
-    def _end_inner(self, keep: bool, marks: tuple[int, int]) -> None:
+    def _end_inner(self, keep: bool, mark: int) -> None:
         if not keep:
+            del self._on_commit[mark:]
+            if not self.connect().in_transaction:
+                return  # SQLite rolled everything back already; the outer one finds out
             self.execute("ROLLBACK TO s%d" % self._depth)
-            undo = self._on_rollback[marks[1] :]
-            del self._on_commit[marks[0] :], self._on_rollback[marks[1] :]
-            for function in reversed(undo):
-                function()
         self.execute("RELEASE s%d" % self._depth)
 
     def _commit(self) -> None:
         try:
+            self._check_alive()
             self.execute("COMMIT")
         except BaseException:
             self._rollback()
             raise
         todo, durable = self._on_commit, self._durable
-        self._on_commit, self._on_rollback, self._durable = [], [], False
+        self._on_commit, self._durable = [], False
         if durable:
             self.sync()
         for function in todo:
             function()
 
     def _rollback(self) -> None:
-        undo = self._on_rollback
-        self._on_commit, self._on_rollback, self._durable = [], [], False
-        if self._connection is not None and self._connection.in_transaction:  # a full disk rolls back by itself
+        self._on_commit, self._durable = [], False
+        if self._connection is not None and self._connection.in_transaction:
             self.execute("ROLLBACK")
-        for function in reversed(undo):
-            function()
+
+    def _check_alive(self) -> None:
+        """A full disk or an I/O error may make SQLite roll the whole transaction back by itself. Whoever caught that
+        error and goes on would from here on write outside of any transaction."""
+        if not self.connect().in_transaction:
+            raise DiskFull(
+                "A change of %s was rolled back after an earlier error; nothing was changed" % self.path,
+                step="database",
+                path=self.path,
+            )
 
     # -- errors ----------------------------------------------------------------------------------------------
 
@@ -314,6 +321,8 @@ class Database:
         where: dict[str, Any] = {"path": self.path, "step": "database"}
         if isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.NotSupportedError)):
             raise error  # our mistake, not the database's
+        if isinstance(error, UnicodeError):
+            raise UsageError("A name has bytes in it that are no text: %s" % error, **where) from error
         if isinstance(error, sqlite3.IntegrityError):
             raise Conflict(words, **where) from error
         if isinstance(error, sqlite3.OperationalError) and self._is_full(words):
@@ -345,19 +354,19 @@ class Database:
 class Transaction:
     """Context manager; an exception rolls back, also when it is caught outside of an inner transaction."""
 
-    __slots__ = ("_db", "_durable", "_marks", "_reading")
+    __slots__ = ("_db", "_durable", "_mark", "_reading")
 
     def __init__(self, db: Database, durable: bool, reading: bool = False) -> None:
         self._db = db
         self._durable = durable
         self._reading = reading
-        self._marks = (0, 0)
+        self._mark = 0
 
     def __enter__(self) -> Transaction:
-        self._marks = self._db._begin(self._durable, self._reading)
+        self._mark = self._db._begin(self._durable, self._reading)
         return self
 
     def __exit__(
         self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
-        self._db._end(kind is None, self._marks)
+        self._db._end(kind is None, self._mark)
