@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,7 +38,9 @@ class FakeRegistry:
     """``requests`` is everything that arrived. ``auth`` is None, ("basic", user, password) or
     ("bearer", user, password); with user "" tokens are for everybody. ``token_life`` requests expire a token."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: str = "") -> None:
+        """``tls``: a directory with ``server.crt`` and ``server.key`` (see ``helpers.registry.make_certificates``)."""
+        self.scheme = "https" if tls else "http"
         self.blobs: Dict[str, bytes] = {}
         self.manifests: Dict[Tuple[str, str], Tuple[bytes, str]] = {}
         self.requests: List[Request] = []
@@ -51,6 +54,10 @@ class FakeRegistry:
         self._scripts: List[List[Any]] = []
         self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.registry = self
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls + "/server.crt", tls + "/server.key")
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     def __enter__(self) -> FakeRegistry:
@@ -68,7 +75,7 @@ class FakeRegistry:
 
     @property
     def url(self) -> str:
-        return "http://" + self.host
+        return "%s://%s" % (self.scheme, self.host)
 
     def add(self, repository: str, tag: str, image: Image) -> str:
         """Serve ``image``; returns the reference."""

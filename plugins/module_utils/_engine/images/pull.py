@@ -168,7 +168,7 @@ class _Pull:
         manifest = resolution.manifest
         _check_depth(len(manifest.layers), str(reference))
         config = self._config(manifest.config, len(manifest.layers))
-        warning = resolving.check_platform(config, wanted, asked, str(reference))
+        warning = resolving.check_platform(config, wanted, asked and not resolution.indexed, str(reference))
         self._watch.lap("config")
         layers = self._layers(config, manifest.layers)
         size = self._bring_in(layers)

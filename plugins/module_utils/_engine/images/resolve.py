@@ -101,7 +101,8 @@ def of_config(config: dict[str, Any]) -> Platform:
 
 def check_platform(config: dict[str, Any], wanted: Platform, asked: bool, subject: str) -> str:
     """A manifest without an index is for one platform only. Another than the host's is taken with a warning, which is
-    returned ("" if all is well); another than was asked for is refused with ``NotFound``."""
+    returned ("" if all is well); another than was asked for is refused with ``NotFound``. Where an index chose the
+    manifest, callers pass ``asked=False``: some builders write the wrong architecture into the config."""
     if suits(config, wanted) or not config.get("architecture"):
         return ""
     actual = of_config(config)
@@ -114,6 +115,8 @@ def check_platform(config: dict[str, Any], wanted: Platform, asked: bool, subjec
             details={"available": [str(actual)]},
         )
     return (
-        "The requested image's platform (%s) does not match the detected host platform (%s) and no specific platform "
-        "was requested" % (actual, wanted)
+        "The requested image's platform (%s) does not match the expected platform (%s)" % (actual, wanted)
+        if wanted != platforms.host_platform()
+        else "The requested image's platform (%s) does not match the detected host platform (%s) and no specific "
+        "platform was requested" % (actual, wanted)
     )

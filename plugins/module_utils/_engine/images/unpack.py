@@ -9,14 +9,17 @@ Only verified blobs come here: no byte reaches the decompressor or the tar reade
 from __future__ import annotations
 
 import os
+import queue
+import threading
 import zlib
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, Optional
 
 from ..errors import IntegrityError, KernelError, Unsupported
 
 _CHUNK = 256 * 1024
 _OUT = 1 << 20
+_BEHIND = 4  # pieces of _OUT bytes between the two threads
 # A megabyte of zeros is 1 KiB of gzip: past the free allowance, no honest layer is packed better than this.
 RATIO_LIMIT = 1000
 RATIO_FREE = 64 << 20
@@ -46,9 +49,53 @@ def unpack(fd: int, write: Callable[[bytes], object], *, subject: str) -> int:
     """Feed the uncompressed bytes of the blob behind ``fd`` (read from its beginning) to ``write``, at most 1 MiB at a
     time. Returns their number. The descriptor stays open.
 
+    ``write`` runs in a thread of its own while the next bytes are decompressed (zlib, sha256 and write(2) all let go
+    of the interpreter: twice as fast on two processors). It has ended when this function returns or raises.
+
     Raises ``IntegrityError`` (damaged gzip, garbage after it, a decompression bomb), ``Unsupported`` (another
-    compression).
+    compression), and what ``write`` raises.
     """
+    with _Behind(write) as behind:
+        return _feed(fd, behind.put, subject)
+
+
+class _Behind:
+    """Hands pieces to ``write`` in another thread, a few at a time. Leaving ``with`` waits until it is done."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._queue: queue.Queue[Optional[bytes]] = queue.Queue(_BEHIND)
+        self._error: Optional[BaseException] = None
+        self._thread = threading.Thread(target=self._work, name="unpack", daemon=True)
+
+    def put(self, data: bytes) -> None:
+        if self._error is not None:
+            raise self._error
+        self._queue.put(data)
+
+    def _work(self) -> None:
+        while True:
+            data = self._queue.get()
+            if data is None:
+                return
+            if self._error is None:
+                try:
+                    self._write(data)
+                except BaseException as error:  # raised again in the thread that waits
+                    self._error = error
+
+    def __enter__(self) -> _Behind:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: Optional[type[BaseException]], *_rest: object) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if kind is None and self._error is not None:
+            raise self._error
+
+
+def _feed(fd: int, write: Callable[[bytes], object], subject: str) -> int:
     source = _Source(fd, subject)
     start = source.read()
     kind = compression(start)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, NamedTuple, Optional
 
-from ..errors import AuthError, IntegrityError, RegistryError
+from ..errors import AuthError, IntegrityError, NotFound, RegistryError
 from . import mediatypes as media
 from . import replies
 from .session import Session
@@ -149,8 +149,13 @@ class RegistryClient:
         return self._paged(path, "tags", _pull(repository), "the tags of %s" % repository)
 
     def catalog(self) -> list[str]:
-        """All repositories, where the registry lists them (many do not: ``NotFound`` or ``AuthError``)."""
-        return self._paged("/v2/_catalog", "repositories", "registry:catalog:*", "the list of repositories")
+        """All repositories, where the registry lists them; ``RegistryError`` (``AuthError``) where not."""
+        try:
+            return self._paged("/v2/_catalog", "repositories", "registry:catalog:*", "the list of repositories")
+        except NotFound as error:
+            raise RegistryError(
+                "%s does not list its repositories" % self.host, step="registry_list", subject=self.host
+            ) from error
 
     def _manifest(self, method: str, repository: str, reference: str) -> Response:
         return self.session.request(
