@@ -18,7 +18,8 @@ from typing import Any, Optional
 import pytest
 from helpers.images import DOCKER, build_image, build_index, host_architecture, layer, push
 from helpers.registry import Registry, available
-from module_utils._engine.errors import AuthError, NotFound, RegistryError
+from module_utils._engine import process
+from module_utils._engine.errors import AuthError, DiskFull, NotFound, RegistryError
 from module_utils._engine.images import pull as pulling
 from module_utils._engine.images.reference import parse
 from module_utils._engine.kernel.syscalls import Kernel
@@ -235,3 +236,36 @@ def test_nothing_is_leaked(store: Store, layout: str, tmp_path: Path) -> None:
         pull(store, "%s/team/app:1" % registry.host, transport)
         transport.close()
         assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_full_disk_is_told_and_the_next_pull_completes(tmp_path: Path) -> None:
+    image = build_image([layer({"a": os.urandom(3 << 20)}), layer({"b": os.urandom(3 << 20)})])
+    state = tmp_path / "small"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(state)], check=True)
+    try:
+        with Registry(str(tmp_path)) as registry:
+            push(image, registry.url, "team/app", "1")
+            name = "%s/team/app:1" % registry.host
+            with Store.open(Paths(str(state / "state"), str(tmp_path / "run"))) as store:
+                with pytest.raises(DiskFull, match="space"):
+                    pull(store, name)
+                assert store.images.list() == []
+                subprocess.run(["mount", "-o", "remount,size=64m", str(state)], check=True)
+                assert pull(store, name).image.id == image.id
+    finally:
+        subprocess.run(["umount", "-l", str(state)], check=True)
+
+
+def test_a_pull_in_a_process_of_its_own_hands_its_failure_over(store: Store, layout: str, tmp_path: Path) -> None:
+    with Registry(str(tmp_path)) as registry:
+        registry.push_layout(layout, "team/app:1")
+
+        def work(tag: str) -> str:
+            with Store.open(store.paths) as own:
+                return pull(own, "%s/team/app:%s" % (registry.host, tag)).image.id
+
+        assert process.isolated(lambda: work("1")) == IMAGE.id
+        assert store.images.get(IMAGE.id) is not None
+        with pytest.raises(NotFound, match="team/app:2 does not exist"):
+            process.isolated(lambda: work("2"))
