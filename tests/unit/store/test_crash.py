@@ -132,6 +132,8 @@ def test_killed_while_repairing_the_next_open_goes_on(tmp_path):
         paths = Paths(str(tmp_path / str(fuse) / "s"), str(tmp_path / str(fuse) / "r"))
         _prepare(paths)
         os.mkdir(paths.container(hex_id("half removed")))
+        os.close(os.open(paths.container(hex_id("half removed")) + "/.removed", os.O_CREAT))
+        os.mkdir(paths.container(hex_id("unknown")))
         os.makedirs(paths.layer(digest("half committed")) + "/tree")
         os.makedirs(paths.tmp + "/layer-1234/tree/deep/er")
         os.makedirs(paths.volume_data("found"))
@@ -141,6 +143,7 @@ def test_killed_while_repairing_the_next_open_goes_on(tmp_path):
         with Store.open(paths) as store:
             check_invariants(store)
             assert store.volumes.get("found") is not None
+            assert len(os.listdir(paths.state + "/lost")) == 1
             assert store.containers.by_name("old") is not None
     assert fuse >= 50
 

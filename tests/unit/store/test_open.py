@@ -128,6 +128,23 @@ def test_a_lost_database_costs_no_data(loss, paths):
         assert file.read() == "precious"
 
 
+def test_an_old_copy_of_the_database_costs_no_data(paths):
+    Store.open(paths).close()
+    with open(paths.database, "rb") as file:
+        old = file.read()
+    with Store.open(paths) as store:
+        store.containers.create(container("web"))
+        with open(paths.container(container("web").id) + "/upper", "w") as file:
+            file.write("precious")
+    with open(paths.database, "wb") as file:
+        file.write(old)
+    with Store.open(paths) as store:
+        assert store.containers.list() == []
+    (name,) = os.listdir(paths.state + "/lost")
+    with open("%s/lost/%s/upper" % (paths.state, name)) as file:
+        assert file.read() == "precious"
+
+
 def test_one_damaged_record_does_not_hide_the_others(store):
     store.containers.create(container("good"))
     store.containers.create(container("bad"))
@@ -176,7 +193,7 @@ def test_a_container_directory_that_vanished_is_made_again(paths):
 
 def test_a_leftover_that_cannot_be_removed_stops_nobody(paths, monkeypatch):
     Store.open(paths).close()
-    os.mkdir(paths.container(hex_id("stuck")))
+    os.makedirs(paths.container(hex_id("stuck")) + "/.removed")
     from module_utils._engine.store import scratch
 
     def busy(tmp: str, path: str) -> None:

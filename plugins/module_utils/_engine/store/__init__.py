@@ -33,7 +33,7 @@ Order of work, which makes every crash one of the cases below:
 * blob: write ``tmp/ingest-*`` under its flock, verify, fsync, ``link`` into place (exclusive), fsync directory, unlink.
 * layer: build ``tmp/layer-*`` under its flock, syncfs; in one transaction: rename into place, fsync directory, row.
 * image: its layers and blobs first (pinned), then one durable transaction with all rows; then the pins go.
-* container: row (durable), then directory. Removal: row, endpoints, ports (durable), then directory to the trash.
+* container: row (durable), then directory. Removal: mark, row, endpoints, ports (durable), directory to the trash.
 * collecting: sync; in one transaction: recompute what is reachable, rename the rest (unless pinned) to the trash,
   delete its rows; then rm -rf outside of every lock.
 
@@ -46,8 +46,9 @@ blob that no image names               whole and verified, so of use to the next
 layer directory without row            deleted (a crash before the commit; a pull builds it again)
 layer row without directory            row deleted (a crash in ``collect()``); an image that needs it goes too
 container row without directory        directory made
-container directory without row        deleted (its removal had been committed), but set aside in ``lost/`` when the
-                                       database itself is new: then it may be all that is left of somebody's data
+container directory without row        with the mark ``.removed``: deleted (its removal had been committed). Without:
+                                       set aside in ``lost/``, for the row was lost, not removed (an old copy of the
+                                       database was put back, or a new one made)
 volume directory without row           becomes a volume (looked for once per boot)
 last ordinary transactions missing     (power cut only) the state before them; durable ones are never missing
 =====================================  ==============================================================================

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import KernelError
 from ..paths import Paths
 from . import scratch
+from .containers import REMOVED
 
 if TYPE_CHECKING:
     from .state import Store
@@ -36,10 +38,9 @@ def recover(store: Store) -> list[str]:
     return done
 
 
-def set_aside(paths: Paths) -> None:
-    """Called before a new database is made. Container directories that are there already belong to one that was lost;
-    their writable layers may be all that is left of somebody's data, so they go where nothing will delete them."""
-    names = os.listdir(paths.containers)
+def set_aside(paths: Paths, names: Sequence[str]) -> None:
+    """Container directories that no database knows: their writable layers may be all that is left of somebody's data,
+    so they go where nothing will delete them."""
     if not names:
         return
     lost = paths.state + "/lost"
@@ -67,7 +68,7 @@ def _repair(store: Store) -> list[str]:
     with store.transaction(durable=True):
         rows, present = _ids(store), set(os.listdir(paths.containers))
         for name in sorted(present - rows):
-            done.append(_discard(paths, paths.container(name), "finished the removal of container %s" % name))
+            done.append(_orphan(paths, name))
         for name in sorted(rows - present):
             store.containers.make_directory(name)
             done.append("made the directory of container %s again" % name)
@@ -77,6 +78,15 @@ def _repair(store: Store) -> list[str]:
         for chain in sorted(chains - there):
             done += _forget_layer(store, chain)
     return done + scratch.sweep(paths.tmp).problems
+
+
+def _orphan(paths: Paths, name: str) -> str:
+    """A container directory without row: see ``containers``."""
+    path = paths.container(name)
+    if os.path.lexists(path + "/" + REMOVED):
+        return _discard(paths, path, "finished the removal of container %s" % name)
+    set_aside(paths, [name])
+    return "set container directory %s aside in lost/: the database does not know it" % name
 
 
 def _discard(paths: Paths, path: str, sentence: str) -> str:

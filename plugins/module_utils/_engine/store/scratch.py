@@ -164,13 +164,24 @@ def _empty_moved(top: int, name: str) -> int:
         return 0
     try:
         freed = _empty_dir(fd, top)
+        while not _rmdir(name, top):  # a directory that changes while it is read may show less than it has
+            freed += _empty_dir(fd, top)
     finally:
         os.close(fd)
+    return freed
+
+
+def _rmdir(name: str, dirfd: int) -> bool:
+    """False if something is left in it."""
     try:
-        os.rmdir(name, dir_fd=top)
+        os.rmdir(name, dir_fd=dirfd)
     except FileNotFoundError:
         pass
-    return freed
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def _empty_dir(fd: int, top: int) -> int:

@@ -75,7 +75,8 @@ class Store:
             if self.db.version() == 0:
                 from .recovery import set_aside
 
-                set_aside(self.paths)
+                # Before a database is made: what is there already belongs to one that was lost.
+                set_aside(self.paths, os.listdir(self.paths.containers))
                 self._make_private()
             self.db.migrate()
 
