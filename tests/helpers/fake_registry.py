@@ -38,7 +38,7 @@ class FakeRegistry:
     """``requests`` is everything that arrived. ``auth`` is None, ("basic", user, password) or
     ("bearer", user, password); with user "" tokens are for everybody. ``token_life`` requests expire a token."""
 
-    def __init__(self, tls: str = "") -> None:
+    def __init__(self, tls: str = "", address: str = "127.0.0.1") -> None:
         """``tls``: a directory with ``server.crt`` and ``server.key`` (see ``helpers.registry.make_certificates``)."""
         self.scheme = "https" if tls else "http"
         self.blobs: Dict[str, bytes] = {}
@@ -52,7 +52,8 @@ class FakeRegistry:
         self.page = 10**9
         self.lock = threading.Lock()
         self._scripts: List[List[Any]] = []
-        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._address = "[%s]" % address if ":" in address else address
+        self._server = (_Server6 if ":" in address else _Server)((address, 0), Handler)
         self._server.registry = self
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -71,7 +72,7 @@ class FakeRegistry:
 
     @property
     def host(self) -> str:
-        return "127.0.0.1:%d" % self._server.server_address[1]
+        return "%s:%d" % (self._address, self._server.server_address[1])
 
     @property
     def url(self) -> str:
@@ -111,6 +112,10 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hung up is no news."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -8,13 +8,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import random
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import pytest
 from helpers import fake_registry as fake
@@ -448,6 +446,17 @@ def test_one_that_fails_stops_the_others_and_says_why(store: Store, registry: Fa
     assert pull(store, "%s/team/app:1" % registry.host, transport=one).changed
 
 
+def test_a_failure_does_not_wait_for_a_stalled_line(store: Store, registry: FakeRegistry) -> None:
+    wanted = build_image([layer({"a%d" % n: noise(50_000)}) for n in range(2)])
+    registry.add("team/app", "1", wanted)
+    first, second = (one["digest"] for one in _document(wanted)["layers"])
+    registry.script("/blobs/" + first, fake.drip(len(wanted.blobs[first]), 30))
+    registry.script("/blobs/" + second, fake.status(404))
+    begun = time.monotonic()
+    _broken(registry, store, NotFound, "does not exist", transport=transport(timeout=25))
+    assert time.monotonic() - begun < 10
+
+
 def test_progress_is_told_at_most_four_times_a_second_and_ends_complete(store: Store, registry: FakeRegistry) -> None:
     events: list[dict[str, Any]] = []
     wanted = image(size=2 << 20)
@@ -458,54 +467,3 @@ def test_progress_is_told_at_most_four_times_a_second_and_ends_complete(store: S
     assert last["phase"] == "done" and last["done"] == last["total"] and last["layers_done"] == last["layers"] == 2
     assert set(report.timings) == {"resolve", "config", "download", "unpack", "commit", "total"}
     assert abs(sum(report.timings.values()) - 2 * report.timings["total"]) < 0.1
-
-
-def _child(paths: Paths, name: str, ready: Optional[int] = None) -> int:
-    """Pull in a child process; its exit status is 0 when that went well."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            with Store.open(paths) as store:
-                pull(store, name)
-            status = 0
-        finally:
-            os._exit(status)
-    return pid
-
-
-def test_two_pulls_at_once_are_one_download(tmp_path: Path, registry: FakeRegistry) -> None:
-    paths = Paths(str(tmp_path / "state"), str(tmp_path / "run"))
-    Store.open(paths).close()
-    wanted = build_image([layer({"a%d" % n: noise(500_000)}) for n in range(3)])
-    name = registry.add("team/app", "1", wanted)
-    pids = [_child(paths, name) for _n in range(3)]
-    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0, 0]
-    assert len(registry.seen("/blobs/")) == 4
-    with Store.open(paths) as store:
-        assert store.images.by_reference(name).id == wanted.id  # type: ignore[union-attr]
-
-
-def test_killed_anywhere_the_next_pull_completes(tmp_path: Path, registry: FakeRegistry) -> None:
-    wanted = build_image([layer({"a%d" % n: noise(400_000)}) for n in range(4)])
-    name = registry.add("team/app", "1", wanted)
-    moments = random.Random(5)
-    paths = Paths(str(tmp_path / "state"), str(tmp_path / "run"))
-    killed = 0
-    for _n in range(25):
-        pid = _child(paths, name)
-        time.sleep(moments.uniform(0.005, 0.25))
-        os.kill(pid, signal.SIGKILL)
-        killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-        with Store.open(paths) as store:
-            record = store.images.by_reference(name)
-            if record is not None:  # visible means complete
-                assert [tar_of(store, one.chain_id) for one in record.layers] == wanted.diff_ids
-                store.images.remove(record.id)
-                store.collect()
-    assert killed > 5
-    with Store.open(paths) as store:
-        assert pull(store, name).image.id == wanted.id
-        assert [tar_of(store, one.chain_id) for one in store.images.list()[0].layers] == wanted.diff_ids
-        store.collect()
-        assert [entry for entry in os.listdir(paths.tmp) if not entry.startswith("ingest-")] == []

@@ -309,3 +309,23 @@ def test_requests_go_through_the_proxy(registry: FakeRegistry, monkeypatch: pyte
     one.session._base = "http://registry.invalid"
     assert one.head_manifest("team/app", "1") is not None  # the fake proxy is a registry itself
     assert registry.requests[0].path.startswith("http://registry.invalid/v2/")
+
+
+def test_a_proxy_that_is_not_there_is_called_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    with pytest.raises(Broken, match="through the proxy: connection refused"):
+        RegistryClient("registry.invalid", Transport(timeout=0.2)).ping()
+
+
+def test_an_ipv6_registry_is_reached_by_its_literal() -> None:
+    try:
+        registry = FakeRegistry(address="::1")
+    except OSError:
+        pytest.skip("no IPv6 on loopback")
+    with registry:
+        registry.add("team/app", "1", IMAGE)
+        assert registry.host.startswith("[::1]:")
+        assert client(registry).get_manifest("team/app", "1")[2] == IMAGE.top
+        assert registry.requests[-1].headers["host"] == registry.host

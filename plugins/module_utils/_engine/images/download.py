@@ -163,7 +163,7 @@ class Downloads:
     def __exit__(self, *_exc: object) -> None:
         with self._changed:
             self._todo.clear()
-        self._transport.cancelled.set()
+        self._transport.cancel()
         for thread in self._threads:
             thread.join()
         self._transport.cancelled.clear()
@@ -189,8 +189,8 @@ class Downloads:
             except BaseException as error:  # handed to the thread that waits
                 with self._changed:
                     self._error = self._error or error
-                    self._transport.cancelled.set()
                     self._changed.notify_all()
+                self._transport.cancel()
                 return
             with self._changed:
                 self._done.add(one.digest)

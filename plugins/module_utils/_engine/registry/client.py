@@ -19,6 +19,7 @@ from .transport import Response, Transport, origin
 
 PAGE = 1000
 PAGE_LIMIT = 1000
+NAME_LIMIT = 1_000_000
 _LIST_LIMIT = 16 << 20
 _HEX = frozenset("0123456789abcdef")
 
@@ -181,6 +182,8 @@ class RegistryClient:
             here = response.url
             page = _names(response.content, field, subject, self.host)
             items += page
+            if len(items) > NAME_LIMIT:
+                break
             following = _next_page(link, here)
             # A page without anything new would be asked for for ever.
             if not following or not page or following == here:

@@ -145,6 +145,12 @@ def _limited(connection: Any, getresponse: Any, timeout: float) -> Any:
 
 def diagnose(error: BaseException) -> tuple[str, str]:
     """(``Broken.reason``, words for the user) of what an exchange raised."""
+    reason, words = _diagnose(error)
+    proxied = any(type(cause).__name__ == "ProxyError" for cause in _chain(error))
+    return reason, "through the proxy: " + words if proxied else words
+
+
+def _diagnose(error: BaseException) -> tuple[str, str]:
     for cause in _chain(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return "certificate", "its TLS certificate cannot be verified (%s)" % cause.verify_message

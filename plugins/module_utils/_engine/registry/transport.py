@@ -147,8 +147,18 @@ class Response:
                     step="registry_read",
                 )
 
+    def interrupt(self) -> None:
+        """Wake the thread that reads this, from another thread: it sees the connection broken."""
+        sock = getattr(self._raw.connection, "sock", None)
+        try:
+            if sock is not None:
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # below TLS, which the reader is using
+        except OSError:
+            return  # broken already
+
     def close(self) -> None:
         """Give the connection back if the body was read to its end (or there is none: HEAD); else close it."""
+        self._transport.forget(self)
         if self._raw.length_remaining == 0:
             self._raw.drain_conn()  # tells http.client that the answer is over
             self._raw.release_conn()
@@ -156,11 +166,12 @@ class Response:
             self.abandon()
 
     def abandon(self) -> None:
+        self._transport.forget(self)
         self._raw.close()
 
 
 class Transport:
-    """How to reach registries; shared by the threads of a pull.
+    """How to reach registries; shared by the threads of one pull at a time.
 
     ``timeout`` (seconds) is how long a registry may make no progress: for connecting, for the first byte, for all
     tries of a small request together, and as the window in which a transfer must keep a minimum rate. ``ca_path``
@@ -191,9 +202,9 @@ class Transport:
         self.realms = realms
         self.clock = clock
         self.cancelled = threading.Event()
-        self.requests = 0
         self._sleep = sleep
         self._lock = threading.Lock()
+        self._live: set[Response] = set()
         self._managers: dict[tuple[bool, str], Any] = {}
         self._contexts: dict[bool, ssl.SSLContext] = {}
         self._random = random.Random()
@@ -232,6 +243,18 @@ class Transport:
         """0.5 to 1: many hosts that failed together must not come back together."""
         return 0.5 + self._random.random() / 2
 
+    def cancel(self) -> None:
+        """Make every thread that uses this transport stop soon (``Cancelled``), also those waiting for bytes."""
+        self.cancelled.set()
+        with self._lock:
+            live = list(self._live)
+        for response in live:
+            response.interrupt()
+
+    def forget(self, response: Response) -> None:
+        with self._lock:
+            self._live.discard(response)
+
     def close(self) -> None:
         with self._lock:
             for manager in self._managers.values():
@@ -248,8 +271,6 @@ class Transport:
         if self.cancelled.is_set():
             raise Cancelled("cancelled")
         manager = self._manager(origin(url))
-        with self._lock:
-            self.requests += 1
         try:
             raw = manager.urlopen(
                 method,
@@ -263,7 +284,12 @@ class Transport:
             )
         except Exception as error:
             raise self.explain(error, url) from error
-        return Response(self, raw, url)
+        response = Response(self, raw, url)
+        with self._lock:
+            self._live.add(response)
+        if self.cancelled.is_set():
+            response.interrupt()
+        return response
 
     def follow(self, method: str, url: str, headers: Mapping[str, str], body: Optional[bytes] = None) -> Response:
         """``send`` and at most five redirects. ``Authorization`` goes to the origin of ``url`` and nowhere else;

@@ -1,0 +1,99 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Pulls that meet each other, and pulls that die: one download, and never half an image."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers.fake_registry import FakeRegistry
+from helpers.images import build_image, layer
+from module_utils._engine.images import pull as pulling
+from module_utils._engine.images.reference import parse
+from module_utils._engine.kernel.syscalls import Kernel
+from module_utils._engine.paths import Paths
+from module_utils._engine.registry.transport import Transport
+from module_utils._engine.store.records import ImageRecord
+from module_utils._engine.store.state import Store
+
+noise = random.Random(9).randbytes
+
+
+@pytest.fixture(autouse=True)
+def form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHARF_LAYER_FORM", "erofs")  # needs no root: nothing is mounted or extracted
+    monkeypatch.setenv("HOME", "/nonexistent")
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    with FakeRegistry() as registry:
+        yield registry
+
+
+def pull(store: Store, text: str) -> ImageRecord:
+    return pulling.pull(store, Kernel(), parse(text), transport=Transport(timeout=10))
+
+
+def tar_of(store: Store, chain_id: str) -> str:
+    with open(store.paths.layer(chain_id) + "/tar", "rb") as stream:
+        return "sha256:" + hashlib.sha256(stream.read()).hexdigest()
+
+
+def _child(paths: Paths, name: str) -> int:
+    """Pull in a child process; its exit status is 0 when that went well."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            with Store.open(paths) as store:
+                pull(store, name)
+            status = 0
+        finally:
+            os._exit(status)
+    return pid
+
+
+def test_two_pulls_at_once_are_one_download(tmp_path: Path, registry: FakeRegistry) -> None:
+    paths = Paths(str(tmp_path / "state"), str(tmp_path / "run"))
+    Store.open(paths).close()
+    wanted = build_image([layer({"a%d" % n: noise(500_000)}) for n in range(3)])
+    name = registry.add("team/app", "1", wanted)
+    pids = [_child(paths, name) for _n in range(3)]
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0, 0]
+    assert len(registry.seen("/blobs/")) == 4
+    with Store.open(paths) as store:
+        assert store.images.by_reference(name).id == wanted.id  # type: ignore[union-attr]
+
+
+def test_killed_anywhere_the_next_pull_completes(tmp_path: Path, registry: FakeRegistry) -> None:
+    wanted = build_image([layer({"a%d" % n: noise(400_000)}) for n in range(4)])
+    name = registry.add("team/app", "1", wanted)
+    moments = random.Random(5)
+    paths = Paths(str(tmp_path / "state"), str(tmp_path / "run"))
+    killed = 0
+    for _n in range(25):
+        pid = _child(paths, name)
+        time.sleep(moments.uniform(0.005, 0.25))
+        os.kill(pid, signal.SIGKILL)
+        killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        with Store.open(paths) as store:
+            record = store.images.by_reference(name)
+            if record is not None:  # visible means complete
+                assert [tar_of(store, one.chain_id) for one in record.layers] == wanted.diff_ids
+                store.images.remove(record.id)
+                store.collect()
+    assert killed > 5
+    with Store.open(paths) as store:
+        assert pull(store, name).id == wanted.id
+        assert [tar_of(store, one.chain_id) for one in store.images.list()[0].layers] == wanted.diff_ids
+        store.collect()
+        assert [entry for entry in os.listdir(paths.tmp) if not entry.startswith("ingest-")] == []
