@@ -22,10 +22,43 @@ from module_utils._engine.runtime.client import Runtime
 from module_utils._engine.runtime.exec import ExecSpec
 
 BUSYBOX = "/bin/busybox"
-APPLETS = (
-    "sh cat echo ls id sleep true false kill ps env pwd hostname stat grep mount touch wc head dd trap test mkdir "
-    "readlink tty stty seq yes date nc chmod rm ln umount unshare"
-).split()
+APPLETS = [
+    "sh",
+    "cat",
+    "echo",
+    "ls",
+    "id",
+    "sleep",
+    "true",
+    "false",
+    "kill",
+    "ps",
+    "env",
+    "pwd",
+    "hostname",
+    "stat",
+    "grep",
+    "mount",
+    "touch",
+    "wc",
+    "head",
+    "dd",
+    "trap",
+    "test",
+    "mkdir",
+    "readlink",
+    "tty",
+    "stty",
+    "seq",
+    "yes",
+    "date",
+    "nc",
+    "chmod",
+    "rm",
+    "ln",
+    "umount",
+    "unshare",
+]
 
 pytestmark = pytest.mark.root
 

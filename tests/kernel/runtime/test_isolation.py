@@ -89,7 +89,9 @@ def test_privileged_has_what_the_engine_has(engine):
 
 def test_masked_and_readonly_paths(engine):
     script = """
-    for p in /proc/kcore /proc/keys /proc/timer_list /proc/interrupts; do [ -e $p ] && echo "$p $(head -c 10 $p | wc -c)"; done
+    for p in /proc/kcore /proc/keys /proc/timer_list /proc/interrupts; do
+      [ -e $p ] && echo "$p $(head -c 10 $p | wc -c)"
+    done
     for p in /proc/acpi /proc/scsi /sys/firmware; do [ -d $p ] && echo "$p $(ls $p | wc -l)"; done
     for p in /proc/sys/kernel/hostname /proc/sysrq-trigger /sys/kernel/profiling /proc/sys/kernel/core_pattern; do
       (echo x > $p) 2>/dev/null && echo "wrote $p"
@@ -112,8 +114,7 @@ def test_the_hosts_tree_mounts_and_cgroups_are_out_of_sight(engine):
     assert engine.paths.state not in "".join(line.split(" - ")[0] for line in mounts.split("\n") if "/etc/" not in line)
     targets = {line.split()[4] for line in mounts.strip().split("\n")}
     assert {"/", "/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup"} <= targets
-    ours = [line for line in cgroup.strip().split("\n")]
-    assert not [line for line in ours if engine.paths.cgroup in line], cgroup
+    assert not [line for line in cgroup.split("\n") if engine.paths.cgroup in line], cgroup
 
 
 def test_only_the_containers_processes_are_visible(engine):

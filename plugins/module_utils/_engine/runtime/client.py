@@ -10,18 +10,19 @@ brings back one that was lost.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..errors import Conflict, Interrupted, NotFound, TimedOut, WharfError
 from ..paths import Paths
-from . import statefile, wire
+from . import statefile
 
 if TYPE_CHECKING:
+    import socket
+
     from ..kernel.syscalls import Kernel
-    from .exec import ExecSpec
+    from .execspec import ExecSpec
 
 _SPAWNER_TIMEOUT = 15.0
 _START_TIMEOUT = 120.0
@@ -91,16 +92,22 @@ class Runtime:
         return self._through_spawner("adopt", container, _START_TIMEOUT)
 
     def stop(
-        self, container: str, signal: Optional[int] = None, timeout: Optional[float] = None, manual: bool = True
+        self,
+        container: str,
+        signal: Optional[int] = None,
+        timeout: Optional[float] = None,
+        manual: bool = True,
+        *,
+        hooks: bool = True,
     ) -> dict[str, Any]:
         """Stop it: ``signal``, and SIGKILL after ``timeout`` seconds (negative: never); by default what run.json says.
-        ``manual``: it stays stopped, whatever its restart policy. Returns the final state; nothing of the container is
-        left by then."""
+        ``manual``: it stays stopped, whatever its restart policy. ``hooks`` false: the caller does what
+        ``on_exit`` in run.json would. Returns the final state; nothing of the container is left by then."""
         state = self.state(container)
         if state["status"] in ("created", "exited"):
             return state
         wait = None if timeout is not None and timeout < 0 else (600.0 if timeout is None else timeout) + 60.0
-        request = {"op": "stop", "signal": signal, "timeout": timeout, "manual": manual}
+        request = {"op": "stop", "signal": signal, "timeout": timeout, "manual": manual, "hooks": hooks}
         try:
             self._ask(container, request, wait)
         except (NotFound, Interrupted):
@@ -172,7 +179,7 @@ class Runtime:
         state = self.state(container)
         if state["status"] in ("running", "paused", "restarting"):
             try:
-                self.stop(container, 9, 0.0)
+                self.stop(container, 9, 0.0, hooks=False)
             except (WharfError, OSError):  # no monitor to be had: the cgroup kills it all the same
                 pass
         from ..kernel.cgroups import Cgroup, Layout
@@ -191,6 +198,8 @@ class Runtime:
 
     def forget_layers(self, layers: list[str]) -> None:
         """Before layer directories are removed: let the spawner, if there is one, unmount them."""
+        from . import wire
+
         try:
             with wire.connect(self.paths.spawner_socket, 5.0) as sock:
                 wire.send_line(sock, {"op": "forget", "layers": layers})
@@ -230,6 +239,8 @@ class Runtime:
 
     def _connect(self, container: str) -> socket.socket:
         """To the monitor; a running container without one gets one. Raises ``NotFound``."""
+        from . import wire
+
         path = self.paths.container_run(container) + "/monitor.sock"
         for attempt in range(2):
             try:
@@ -247,11 +258,13 @@ class Runtime:
     def _converse(
         self, sock: socket.socket, request: dict[str, Any], timeout: Optional[float], container: str
     ) -> dict[str, Any]:
+        from . import wire
+
         sock.settimeout(timeout)
         try:
             wire.send_line(sock, request)
             answer = wire.LineReader(sock).wait()
-        except (socket.timeout, TimeoutError):
+        except TimeoutError:
             raise TimedOut(
                 "Container %s: %s took longer than %g seconds" % (container[:12], request["op"], timeout or 0),
                 step=str(request["op"]),
@@ -271,10 +284,14 @@ class Runtime:
         return answer
 
     def _through_spawner(self, operation: str, container: str, timeout: float) -> dict[str, Any]:
+        from . import wire
+
         for attempt in range(3):
             with self._spawner() as sock:
                 try:
-                    answer = self._converse(sock, {"op": operation, "id": container}, timeout, container)
+                    answer = self._converse(
+                        sock, {"op": operation, "id": container, "engine": wire.ENGINE}, timeout, container
+                    )
                 except Interrupted:
                     # The spawner ended just then, or its child was killed: whatever it left, the next one tidies.
                     state = self.state(container)
@@ -289,6 +306,8 @@ class Runtime:
 
     def _spawner(self) -> socket.socket:
         """A connection to the spawner, started on demand."""
+        from . import wire
+
         path = self.paths.spawner_socket
         try:
             return wire.connect(path, _SPAWNER_TIMEOUT)

@@ -3,9 +3,9 @@
 
 """The monitor's control socket: one JSON request a connection, one or more JSON answers.
 
-Requests (``op``): ``state``; ``stop {signal, timeout, manual}``; ``kill {signal}``; ``start``; ``pause``, ``unpause``;
-``update {changes}``; ``wait {condition: exited | healthy | running}``; ``exec {argv, env, user, groups, cwd, tty,
-timeout}`` with three descriptors for 0, 1, 2 (none: /dev/null), answered by ``{started, pid}`` (with a tty the
+Requests (``op``): ``state``; ``stop {signal, timeout, manual, hooks}``; ``kill {signal}``; ``start``; ``pause``,
+``unpause``; ``update {changes}``; ``wait {condition: exited | healthy | running}``; ``exec {argv, env, user, groups, cwd,
+tty, timeout}`` with three descriptors for 0, 1, 2 (none: /dev/null), answered by ``{started, pid}`` (with a tty the
 master's descriptor comes along) and at its end ``{exit_code, timed_out}``; ``exec_signal {pid, signal}``.
 Answers: ``{state}``, ``{ok}``, or ``{error}`` as in ``wire``.
 """
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import UnhealthyError, UsageError, WharfError
 from . import wire
-from .exec import ExecSpec
 from .execs import TIMED_OUT
+from .execspec import ExecSpec
 
 if TYPE_CHECKING:
     from .monitor import Monitor
@@ -131,6 +131,7 @@ class Control:
         if timeout is None:
             timeout = run.get("stop_timeout")
         client.condition = "exited"
+        self.monitor.hooks = bool(message.get("hooks", True))
         self.monitor.stop(int(number), 10.0 if timeout is None else float(timeout), bool(message.get("manual", True)))
 
     def _op_kill(self, client: _Client, message: dict[str, Any], _fds: list[int]) -> None:

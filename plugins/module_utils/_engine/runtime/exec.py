@@ -15,7 +15,7 @@ import os
 import socket
 import stat
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn, Optional
 
 from ..errors import KernelError, StartError
@@ -31,21 +31,11 @@ from ..kernel.syscalls import (
     Kernel,
 )
 from . import finalize, init, parent, users, wire
+from .execspec import ExecSpec
+
+__all__ = ["ExecSpec", "Started", "Target", "set_window", "spawn"]
 
 _OTHERS = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET
-
-
-class ExecSpec(NamedTuple):
-    """What to run. ``env``: ``KEY=value`` lines on top of the container's; ``user`` None: the container's own; ``cwd``
-    None: the container's; ``timeout`` in seconds, after which the process and its children are killed."""
-
-    argv: Sequence[str]
-    env: Sequence[str] = ()
-    user: Optional[str] = None
-    groups: Sequence[str] = ()
-    cwd: Optional[str] = None
-    tty: bool = False
-    timeout: Optional[float] = None
 
 
 class Started(NamedTuple):

@@ -65,6 +65,7 @@ class Monitor:
         self.child: Optional[parent.Child] = None
         self.oom: Optional[OomSource] = None
         self.engaged = False  # the container is ours to tidy up
+        self.hooks = True  # whoever stops it may do what they do itself
         self.stopping = False  # asked to end: no restart, whatever the policy
         self.started = 0.0  # monotonic
         self._kill_timer: Optional[Timer] = None
@@ -140,14 +141,14 @@ class Monitor:
             os.close(fd)
         self.cache = None
 
-    def _watch(self) -> None:
+    def _watch(self, resume: bool = False) -> None:
         if self.child is None:
             return
         self.loop.add(self.child.pidfd, lambda _events: self._exited())
         self.oom = oom_source(self.cgroup)
         if self.oom is not None:
             self.loop.add(self.oom.fileno(), lambda _events: self._out_of_memory(), self.oom.events)
-        self.probes.begin()
+        self.probes.begin(resume)
 
     def adopt(self) -> None:
         """Take over a running container whose monitor is gone. Raises ``NotFound`` when it has ended meanwhile."""
@@ -163,7 +164,7 @@ class Monitor:
         self.control = Control(self)
         self._drop_cache()
         self.started = time.monotonic()
-        self._watch()
+        self._watch(resume=True)
         self.save(monitor_pid=os.getpid(), monitor_start=procfs.start_time(os.getpid()) or 0)
 
     # -- while it runs ---------------------------------------------------------------------------------------------
@@ -214,6 +215,8 @@ class Monitor:
         if number in (signal.SIGKILL, self.run_config.get("stop_signal") or signal.SIGTERM):
             self.stopping = True
             self.save(manually_stopped=True)
+            if self.state["status"] == "paused":
+                self.pause(False)  # a frozen v1 cgroup does not even die
         pidfds.send_signal(self.child.pidfd, number)
 
     def pause(self, paused: bool) -> None:
@@ -319,7 +322,8 @@ class Monitor:
             self.stdio.close()
         self.ports.close()
         cleanup.tidy(self.paths, self.cgroup, self.id)
-        cleanup.run_hooks(self.run_config.get("on_exit") or ())
+        if self.hooks:
+            cleanup.run_hooks(self.run_config.get("on_exit") or ())
         self.loop.stopped = True
         if self.control is not None:
             self.control.close()

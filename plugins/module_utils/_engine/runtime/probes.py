@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Optional
 
 from ..errors import WharfError
 from . import health, logs
-from .exec import ExecSpec
 from .execs import TIMED_OUT
+from .execspec import ExecSpec
 from .loop import Timer
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ class Probes:
         self._began = 0.0
         self._start = ""
 
-    def begin(self) -> None:
-        """The container has started, or its check was changed."""
+    def begin(self, resume: bool = False) -> None:
+        """The container has started, or its check was changed; or (``resume``) another monitor watched it before."""
+        known = self.monitor.state.get("health") if resume else None
         self.end()
         check = self.monitor.run_config.get("healthcheck")
         if not health.enabled(check):
@@ -38,6 +39,10 @@ class Probes:
             self.monitor.state["health"] = None
             return
         self.health = health.Health(check or {}, time.monotonic())
+        if known:
+            self.health.status = known["status"]
+            self.health.streak = known["failing_streak"]
+            self.health.log = list(known["log"])
         self.monitor.state["health"] = self.health.as_dict()
         self._schedule()
 
@@ -48,8 +53,7 @@ class Probes:
             self._timer = None
         self._close_pipe()
         if self.health is not None:
-            if self.health.status != "starting":
-                self.health.status = "unhealthy"
+            self.health.status = "unhealthy"  # as Docker has it, for compatibility with itself
             self.monitor.state["health"] = self.health.as_dict()
             self.health = None
 

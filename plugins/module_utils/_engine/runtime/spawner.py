@@ -24,12 +24,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn, Optional
 
 from ..errors import Conflict, WharfError
-from ..kernel import procfs
 from ..kernel.cgroups import Layout
 from ..kernel.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, Kernel
 from ..paths import Paths
 from ..storage import overlay
-from . import parent, wire
+from . import parent, statefile, wire
 from .monitor import Monitor
 
 # Imported for the monitors: none of them may have to import later, least of all inside a container.
@@ -42,6 +41,7 @@ IDLE = 30.0
 _REQUEST_TIMEOUT = 5.0
 _MAX_CACHED_LAYERS = 512
 _LOCK_TIMEOUT = 30.0
+_CRASHED = 2
 _MAX_ADOPTIONS = 3  # of one container, before its crashing monitor is left alone
 
 
@@ -81,6 +81,8 @@ class Spawner:
                     return
             elif not ready and not self.monitors:
                 return
+            elif not ready and not os.path.exists(self.paths.spawner_socket):
+                return  # somebody swept the run directory: nobody can reach us; monitors go on
 
     def _reap(self) -> None:
         while True:
@@ -91,7 +93,7 @@ class Spawner:
             if pid == 0:
                 return
             container = self.monitors.pop(pid, None)
-            if container is not None and os.WIFSIGNALED(status):
+            if container is not None and (os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == _CRASHED):
                 self._rescue(container)
 
     def _rescue(self, container: str) -> None:
@@ -123,6 +125,8 @@ class Spawner:
 
     def _handle(self, conn: socket.socket, message: dict[str, Any]) -> bool:
         operation = message.get("op")
+        if message.get("engine", wire.ENGINE) != wire.ENGINE:
+            return False  # the client sees the connection end and starts a spawner of its own bundle
         if operation in ("start", "adopt"):
             self.adoptions.pop(str(message["id"]), None)
             self._prepare(str(message["id"]))
@@ -202,7 +206,7 @@ def run_monitor(
     lock = -1
     try:
         try:
-            lock = _lock(paths, container)
+            lock = _lock(paths, container, conn if operation == "adopt" else None)
             monitor = make()
             if operation == "adopt":
                 monitor.adopt()
@@ -222,7 +226,7 @@ def run_monitor(
         import traceback
 
         traceback.print_exc()  # standard error is the spawner's log
-        os._exit(2)
+        os._exit(_CRASHED)
     finally:
         os._exit(lock)
 
@@ -243,8 +247,9 @@ def _answer(conn: Optional[socket.socket], message: dict[str, Any]) -> None:
     conn.close()
 
 
-def _lock(paths: Paths, container: str) -> int:
-    """One monitor per container. The one before may still be tidying up."""
+def _lock(paths: Paths, container: str, adopter: Optional[socket.socket]) -> int:
+    """One monitor per container. The one before may still be tidying up; or, where one is to be adopted for
+    ``adopter``, somebody else was faster: then their success is ours."""
     fd = os.open(paths.container(container) + "/monitor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
@@ -252,6 +257,11 @@ def _lock(paths: Paths, container: str) -> int:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return fd
         except BlockingIOError:
+            if adopter is not None:
+                state = statefile.read(paths.container(container) + "/state.json")
+                if state is not None and statefile.monitor_alive(state):
+                    _answer(adopter, {"state": state})
+                    os._exit(0)
             if time.monotonic() >= deadline:
                 raise Conflict("Container %s has a monitor already" % container[:12], step="start") from None
             time.sleep(0.005)
@@ -292,17 +302,23 @@ def main(argv: list[str]) -> None:
     """``<state directory> <run directory>``. Returns at once when another spawner serves this run directory."""
     paths = Paths(argv[0], argv[1])
     lock = os.open(paths.run + "/spawner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    for _attempt in range(100):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:  # one that is about to end (idle, or of another bundle), or one that serves
+            time.sleep(0.01)
+    else:
         return
     _hold_bundle()
-    procfs.boot_id()
     spawner = Spawner(paths, lock)
     try:
         spawner.run()
     finally:
-        os.unlink(paths.spawner_socket)
+        try:
+            os.unlink(paths.spawner_socket)
+        except FileNotFoundError:
+            pass
 
 
 def _hold_bundle() -> None:

@@ -18,6 +18,9 @@ from typing import Any, Optional
 from .. import errors
 from ..errors import WharfError
 
+# Which copy of the engine we are: a spawner of another bundle gives way to one of ours.
+ENGINE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
 _FIELDS = ("msg", "step", "subject", "path", "errno", "hint", "details")
 _MAX_PACKET = 65536
 _MAX_LINE = 8 << 20
@@ -65,10 +68,19 @@ def send_packet(sock: socket.socket, message: dict[str, Any], fds: tuple[int, ..
 
 
 def recv_packet(sock: socket.socket, max_fds: int = 1) -> tuple[Optional[dict[str, Any]], list[int]]:
-    """The next message and the descriptors it carried; ``(None, [])`` when the peer is gone."""
-    raw, control, _flags, _address = sock.recvmsg(_MAX_PACKET, socket.CMSG_SPACE(4 * max_fds), socket.MSG_CMSG_CLOEXEC)
+    """The next message and the descriptors it carried; ``(None, [])`` when the peer is gone. Raises ``OSError``,
+    ``TimeoutError`` by the socket's timeout."""
+    raw, control = _receive(sock, _MAX_PACKET, max_fds)
     fds = _descriptors(control)
     return (json.loads(raw) if raw else None), fds
+
+
+def _receive(sock: socket.socket, size: int, max_fds: int) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+    try:
+        raw, control, _flags, _address = sock.recvmsg(size, socket.CMSG_SPACE(4 * max_fds), socket.MSG_CMSG_CLOEXEC)
+    except socket.timeout as error:
+        raise TimeoutError(110, "timed out") from error
+    return raw, control
 
 
 def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:
@@ -154,7 +166,7 @@ class LineReader:
         self._buffer = b""
 
     def feed(self) -> None:
-        raw, control, _flags, _address = self.sock.recvmsg(65536, socket.CMSG_SPACE(4 * 8), socket.MSG_CMSG_CLOEXEC)
+        raw, control = _receive(self.sock, 65536, 8)
         self.fds += _descriptors(control)
         if not raw:
             self.closed = True
