@@ -13,7 +13,7 @@ PYTEST     := $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 export ANSIBLE_COLLECTIONS_PATH := $(BUILD)
 # Nothing of a contributor's own Ansible setup may change what the tests see.
-export ANSIBLE_CONFIG := /dev/null
+export ANSIBLE_CONFIG := $(CURDIR)/tools/ansible.cfg
 export ANSIBLE_NOCOLOR := 1
 export PYTHONDONTWRITEBYTECODE := 1
 

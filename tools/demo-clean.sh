@@ -3,8 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=$PWD/.build/demo
-export ANSIBLE_COLLECTIONS_PATH=$build/collections ANSIBLE_CONFIG=/dev/null ANSIBLE_HOME=$build/home ANSIBLE_NOCOLOR=1
-export ANSIBLE_LOCALHOST_WARNING=False ANSIBLE_INVENTORY_UNPARSED_WARNING=False ANSIBLE_DISPLAY_SKIPPED_HOSTS=False
+export ANSIBLE_COLLECTIONS_PATH=$build/collections ANSIBLE_CONFIG=$PWD/tools/ansible.cfg ANSIBLE_HOME=$build/home ANSIBLE_NOCOLOR=1
+export ANSIBLE_DISPLAY_SKIPPED_HOSTS=False
 
 "$build/venv/bin/ansible-playbook" wharf.engine.demo -e demo_state=absent
 rm -rf /var/lib/wharf-demo /run/wharf-demo

@@ -5,10 +5,14 @@ cd "$(dirname "$0")/.."
 build=$PWD/.build/demo
 collections=$build/collections
 # What the tests use must not leak in: only the virtualenv and the installed collection count here.
-export ANSIBLE_COLLECTIONS_PATH=$collections ANSIBLE_CONFIG=/dev/null ANSIBLE_HOME=$build/home ANSIBLE_NOCOLOR=1
-export ANSIBLE_PIPELINING=1 ANSIBLE_LOCALHOST_WARNING=False ANSIBLE_INVENTORY_UNPARSED_WARNING=False
+export ANSIBLE_COLLECTIONS_PATH=$collections ANSIBLE_CONFIG=$PWD/tools/ansible.cfg ANSIBLE_HOME=$build/home ANSIBLE_NOCOLOR=1
+export ANSIBLE_PIPELINING=1
 export ANSIBLE_DISPLAY_SKIPPED_HOSTS=False
 unset PYTHONDONTWRITEBYTECODE
+
+mkdir -p "$build"
+exec 9>"$build/.lock"
+flock 9
 
 say() { printf '\n== %s\n' "$*"; }
 
