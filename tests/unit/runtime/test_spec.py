@@ -100,7 +100,8 @@ def test_privileged_lifts_masks_filter_and_devices():
     ("sysctls", "netns"),
     [
         ({"kernel.hostname": "x"}, True), ({"vm.swappiness": "1"}, True), ({"net.ipv4.ip_forward": "1"}, False),
-        ({"kernel.core_pattern": "|/x"}, True), ({"net.../../kernel/core_pattern": "x"}, True), ({"net.a b": "1"}, True),
+        ({"kernel.core_pattern": "|/x"}, True), ({"net.../../kernel/core_pattern": "x"}, True),
+        ({"net.a b": "1"}, True),
         ({"net/../kernel/core_pattern": "x"}, True),
     ],
 )  # fmt: skip

@@ -4,9 +4,9 @@
 """The monitor's control socket: one JSON request a connection, one or more JSON answers.
 
 Requests (``op``): ``state``; ``stop {signal, timeout, manual, hooks}``; ``kill {signal}``; ``start``; ``pause``,
-``unpause``; ``update {changes}``; ``wait {condition: exited | healthy | running}``; ``exec {argv, env, user, groups, cwd,
-tty, timeout}`` with three descriptors for 0, 1, 2 (none: /dev/null), answered by ``{started, pid}`` (with a tty the
-master's descriptor comes along) and at its end ``{exit_code, timed_out}``; ``exec_signal {pid, signal}``.
+``unpause``; ``update {changes}``; ``wait {condition: exited | healthy | running}``; ``exec {argv, env, user, groups,
+cwd, tty, timeout}`` with three descriptors for 0, 1, 2 (none: /dev/null), answered by ``{started, pid}`` (with a tty
+the master's descriptor comes along) and at its end ``{exit_code, timed_out}``; ``exec_signal {pid, signal}``.
 Answers: ``{state}``, ``{ok}``, or ``{error}`` as in ``wire``.
 """
 

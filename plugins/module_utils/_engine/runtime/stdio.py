@@ -20,7 +20,7 @@ from .loop import Loop
 _READ = 65536
 _HANGUP = select.POLLHUP | select.POLLERR
 _TERMINAL_RETRY = 0.1
-_ROUND = 16  # reads per wake-up: a chatty container must not keep the monitor from its other duties
+_ROUND = 2  # reads per wake-up: a chatty container must not keep the monitor from its other duties
 
 NAMES = ("stdin", "stdout", "stderr")
 
