@@ -53,8 +53,9 @@ def listing(fd, name="."):
 
 
 def mounts():
-    with open("/proc/self/mountinfo") as file:
-        return file.read()
+    """Only what we could have left: other tests may run."""
+    with open("/proc/self/mountinfo") as lines:
+        return [line for line in lines if line.split(" - ")[1].split()[0] in ("overlay", "erofs", "tmpfs")]
 
 
 def open_fds():

@@ -50,7 +50,8 @@ def test_instructions_become_configuration(changes, expected):
     ["", "RUN x", "FROM y", "CMD", "ENV", "ENV A", "ENV A=1 B", "ENV =x", "ENV A='x", "EXPOSE 0", "EXPOSE 65536",
      "EXPOSE a", "EXPOSE 9-8", "EXPOSE 80/icmp", "USER a b", "STOPSIGNAL SIGNOPE", "STOPSIGNAL 0", "HEALTHCHECK x",
      "HEALTHCHECK CMD", "HEALTHCHECK --interval=5 CMD x", "HEALTHCHECK --what=1s CMD x",
-     "HEALTHCHECK --retries=x CMD x", "ONBUILD ONBUILD RUN x", "ONBUILD FROM x", "ENV A=${B", "ENV A=${B%x}", "LABEL a=b\0c", 'VOLUME [""]'],
+     "HEALTHCHECK --retries=x CMD x", "ONBUILD ONBUILD RUN x", "ONBUILD FROM x", "ENV A=${B",
+     "ENV A=${B%x}", "LABEL a=b\0c", 'VOLUME [""]'],
 )  # fmt: skip
 def test_malformed_changes_are_refused_and_named(change):
     with pytest.raises(UsageError) as caught:

@@ -35,6 +35,7 @@ class ExtractingTree(LayerTree):
         self._entry: Optional[Entry] = None
         self._inode = -1
         self._pieces: Optional[list[list[int]]] = None
+        self._buckets: set[int] = set()
 
     def place_data(self, entry: Entry) -> int:
         if entry.kind != stat.S_IFREG:
@@ -49,8 +50,14 @@ class ExtractingTree(LayerTree):
         return True
 
     def new_file(self, number: int) -> int:
+        """64 to a directory: ext4 places the inodes of one directory together, and with thousands of new ones in one
+        place looks long for the next (measured: 4 to 8 times)."""
+        bucket = number >> 6
+        if bucket not in self._buckets:
+            os.mkdir(str(bucket), 0o700, dir_fd=self.files)
+            self._buckets.add(bucket)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        return os.open(str(number), flags, 0o600, dir_fd=self.files)
+        return os.open(file_name(number), flags, 0o600, dir_fd=self.files)
 
     def data(self, piece: memoryview) -> None:
         if self._pieces is not None:
@@ -81,6 +88,10 @@ class ExtractingTree(LayerTree):
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def file_name(number: int) -> str:
+    return "%d/%d" % (number >> 6, number)
 
 
 def _stack(sparse: Optional[Sparse]) -> Optional[list[list[int]]]:
@@ -156,7 +167,7 @@ def _make(tree: ExtractingTree, here: int, name: bytes, inode: int, counts: Mapp
     kind = tree.types[inode]
     attributes = tree.get(inode)
     if kind == REG:
-        number = str(attributes.where)
+        number = file_name(attributes.where)
         if counts.get(inode, 1) > 1:
             os.link(number, name, src_dir_fd=tree.files, dst_dir_fd=here)
         else:
