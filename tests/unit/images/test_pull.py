@@ -129,6 +129,16 @@ def test_a_digest_that_is_here_costs_none(store: Store, registry: FakeRegistry) 
     assert shown["RepoTags"] == [] and len(shown["RepoDigests"]) == 1
 
 
+def test_check_does_not_promise_a_digest_that_is_not_there(store: Store, registry: FakeRegistry) -> None:
+    wanted = image()
+    registry.add("team/app", "1", wanted)
+    assert check(store, "%s/team/app@%s" % (registry.host, wanted.top)) == (True, wanted.top, None)
+    with pytest.raises(NotFound):
+        check(store, "%s/team/app@sha256:%s" % (registry.host, "0" * 64))
+    with pytest.raises(NotFound):
+        check(store, "%s/team/app:2" % registry.host)
+
+
 def test_check_tells_honestly_what_a_pull_would_change(store: Store, registry: FakeRegistry) -> None:
     one, two = image("one"), image("two")
     name = registry.add("team/app", "1", build_index({"linux/amd64": one}))

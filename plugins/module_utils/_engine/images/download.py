@@ -184,8 +184,6 @@ class Downloads:
                 one = self._todo.pop(0)
             try:
                 self._fetcher.fetch(one.digest, one.size)
-            except Cancelled:
-                return
             except BaseException as error:  # handed to the thread that waits
                 with self._changed:
                     self._error = self._error or error

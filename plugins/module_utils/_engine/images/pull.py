@@ -66,6 +66,8 @@ def check(
     if record is not None and reference.digest:
         return PullCheck(False, reference.digest, record.id)
     client = _client(reference, transport)
+    if reference.digest:
+        client.head_manifest(reference.path, reference.digest)  # there is no telling a change that could not be made
     digest = resolving.current_digest(client, reference)
     if record is not None and _known(store, reference, digest, record):
         return PullCheck(False, digest, record.id)

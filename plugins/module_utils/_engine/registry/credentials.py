@@ -151,7 +151,9 @@ def _ask_helper(name: str, host: str, path: str) -> Optional[Credential]:
     from .. import process
 
     try:
-        done = process.run(["docker-credential-" + name, "get"], stdin=host.encode(), timeout=30)
+        # Helpers keep their secrets below the user's home, and may be installed anywhere on the path.
+        env = {key: os.environ[key] for key in ("PATH", "HOME", "XDG_RUNTIME_DIR") if key in os.environ}
+        done = process.run(["docker-credential-" + name, "get"], stdin=host.encode(), env=env, timeout=30)
         answer = json.loads(done.stdout) if done.returncode == 0 else {}
         username, secret = answer.get("Username"), answer.get("Secret")
     except (OSError, ValueError, AttributeError):

@@ -1,0 +1,94 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""image, registry and registry_info against a real registry that wants a login."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers.engine import Engine
+from helpers.images import build_image, layer, push
+from helpers.registry import Registry, available
+from module_utils._engine.errors import AuthError, NotFound, UsageError
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(not available(), reason="docker-registry and skopeo are needed"),
+]
+
+LOGIN = {"Authorization": "Basic " + base64.b64encode(b"me:secret").decode()}
+ONE = build_image([layer({"etc/name": b"one"})], config={"Cmd": ["/bin/sh"]})
+TWO = build_image([layer({"etc/name": b"two"})], config={"Cmd": ["/bin/sh"]})
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with Registry(str(tmp_path), users=("me", "secret")) as registry:
+        push(ONE, registry.url, "team/app", "1", headers=LOGIN)
+        yield registry
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = Engine(str(tmp_path))
+    yield engine
+    engine.close()
+
+
+def login(engine: Engine, registry: Registry) -> None:
+    engine.run("registry", registry_url=registry.host, username="me", password="secret")
+
+
+def test_a_login_is_a_state(engine: Engine, registry: Registry) -> None:
+    task = {"registry_url": registry.host, "username": "me", "password": "secret"}
+    assert engine.run("registry", check=True, **task)["changed"]
+    assert [engine.run("registry", **task)["changed"] for _n in range(2)] == [True, False]
+    assert not engine.run("registry", reauthorize=True, **task)["changed"]
+    with pytest.raises(AuthError):
+        engine.run("registry", **{**task, "password": "wrong"})
+    shown = engine.run("registry_info", registry_url=registry.host, name="team/app")["registry"]
+    assert shown["tags"] == ["1"] and shown["logged_in"]
+    task = {"registry_url": registry.host, "state": "absent"}
+    assert [engine.run("registry", **task)["changed"] for _n in range(2)] == [True, False]
+
+
+def test_an_image_is_pulled_once_and_again_only_when_its_tag_moves(engine: Engine, registry: Registry) -> None:
+    name = registry.host + "/team/app:1"
+    with pytest.raises(AuthError):
+        engine.run("image", name=name)
+    login(engine, registry)
+    assert engine.run("image", check=True, name=name)["changed"]
+    assert engine.run("image_info", name=[name])["images"] == []
+    assert engine.run("image", name=name)["changed"]
+    for pull in ("missing", "always"):
+        assert not engine.run("image", name=name, pull=pull)["changed"]
+        assert not engine.run("image", name=name, pull=pull, check=True)["changed"]
+    push(TWO, registry.url, "team/app", "1", headers=LOGIN)
+    assert not engine.run("image", name=name)["changed"]
+    assert engine.run("image", name=name, pull="always", check=True)["changed"]
+    result = engine.run("image", name=name, pull="always")
+    assert result["changed"] and result["image"]["Id"] == TWO.id
+    assert engine.run("image", name=name, state="absent")["changed"]
+
+
+def test_a_digest_names_exactly_one_image(engine: Engine, registry: Registry) -> None:
+    login(engine, registry)
+    name = "%s/team/app:whatever@%s" % (registry.host, ONE.top)
+    assert [engine.run("image", name=name)["changed"] for _n in range(2)] == [True, False]
+    shown = engine.run("image_info", name=[name])["images"][0]
+    assert shown["Id"] == ONE.id and shown["RepoTags"] == []
+    assert shown["RepoDigests"] == ["%s/team/app@%s" % (registry.host, ONE.top)]
+
+
+def test_mistakes_are_told_before_and_after_asking(engine: Engine, registry: Registry) -> None:
+    with pytest.raises(UsageError, match="bad tag"):
+        engine.run("image", name=registry.host + "/team/app:1:2")
+    login(engine, registry)
+    for check in (True, False):
+        with pytest.raises(NotFound):
+            engine.run("image", check=check, name=registry.host + "/team/app:2")
