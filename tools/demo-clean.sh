@@ -7,4 +7,4 @@ export ANSIBLE_COLLECTIONS_PATH=$build/collections ANSIBLE_CONFIG=$PWD/tools/ans
 export ANSIBLE_DISPLAY_SKIPPED_HOSTS=False
 
 "$build/venv/bin/ansible-playbook" wharf.engine.demo -e demo_state=absent
-rm -rf /var/lib/wharf-demo /run/wharf-demo
+PYTHONDONTWRITEBYTECODE=1 "$build/venv/bin/python" tools/forget.py /var/lib/wharf-demo /run/wharf-demo
