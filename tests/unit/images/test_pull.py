@@ -330,6 +330,16 @@ def test_a_line_that_never_brings_a_byte_ends(store: Store, registry: FakeRegist
     assert len(registry.seen("/blobs/" + digest)) <= 30
 
 
+def test_a_line_that_drips_ends(store: Store, registry: FakeRegistry) -> None:
+    wanted = image()
+    registry.add("team/app", "1", wanted)
+    digest = _document(wanted)["layers"][0]["digest"]
+    registry.script("/blobs/" + digest, fake.drip(len(wanted.blobs[digest]), 0.05), times=99)
+    begun = time.monotonic()
+    _broken(registry, store, RegistryError, "bytes in", transport=transport(timeout=0.6))
+    assert time.monotonic() - begun < 6
+
+
 def test_what_an_earlier_process_left_is_used(store: Store, registry: FakeRegistry) -> None:
     wanted = image(size=100_000)
     name = registry.add("team/app", "1", wanted)

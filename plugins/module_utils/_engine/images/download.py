@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PARALLEL = 3
 BARREN_LIMIT = 5  # tries in a row that brought not a single byte
+STALL_LIMIT = 2  # tries in a row that ended in the transport's timeout (a dead NAT entry deserves a second one)
 TRY_LIMIT = 60  # tries at all: a server that sends a byte per connection must end too
 _LOCK_POLL = 1.0
 
@@ -86,7 +87,7 @@ class Fetcher:
             )
 
     def _fill(self, writer: BlobWriter, digest: str, size: int) -> None:
-        barren, ended_at = 0, -1
+        barren, stalled, ended_at = 0, 0, -1
         for tries in range(TRY_LIMIT):
             if writer.offset >= size:
                 return
@@ -106,7 +107,8 @@ class Fetcher:
                 ended_at = writer.offset
                 continue
             barren = 0 if writer.offset > before else barren + 1
-            if barren >= BARREN_LIMIT:
+            stalled = stalled + 1 if error.reason == "timeout" else 0
+            if barren >= BARREN_LIMIT or stalled >= STALL_LIMIT:
                 raise error
             self._transport.pause(min(0.2 * 2 ** (barren + tries // 8), 10.0) * self._transport.jitter())
         raise RegistryError(
