@@ -44,8 +44,15 @@ def settle(kernel: Kernel, tree: LayerTree, parents: Union[Parents, Callable[[],
             _hide_all(kernel, tree, root)
         _prune_whiteouts(kernel, tree, root)
         copied: dict[tuple[int, int], int] = {}
+        made: dict[bytes, int] = {}
         for link in _wanted(tree):
-            _copy(kernel, tree, root, link, copied)
+            known = made.get(link.target)  # a link to such a link
+            if known is None:
+                known = _copy(kernel, tree, root, link, copied)
+            else:
+                tree.linked.add(known)
+            tree.kids[link.parent][link.name] = known
+            made[((tree.path(link.parent) or b"") + b"/" + link.name).lstrip(b"/")] = known
     finally:
         os.close(root)
 
@@ -152,7 +159,8 @@ def _xattrs(path: Union[str, int]) -> dict[bytes, bytes]:
     return {os.fsencode(key): os.getxattr(path, key) for key in os.listxattr(path)}
 
 
-def _copy(kernel: Kernel, tree: LayerTree, root: int, link: Missing, copied: dict[tuple[int, int], int]) -> None:
+def _copy(kernel: Kernel, tree: LayerTree, root: int, link: Missing, copied: dict[tuple[int, int], int]) -> int:
+    """The inode in this layer of the file that ``link`` leads to in the lower ones; copied the first time."""
     if not isinstance(tree, ExtractingTree):
         refuse("a hard link to %r of a lower layer cannot be indexed", link.target[:80])
     try:
@@ -168,7 +176,7 @@ def _copy(kernel: Kernel, tree: LayerTree, root: int, link: Missing, copied: dic
             tree.linked.add(copied[key])
         else:
             copied[key] = _copy_file(tree, found, info)
-        tree.kids[link.parent][link.name] = copied[key]
+        return copied[key]
     finally:
         os.close(found)
 

@@ -19,6 +19,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Optional
 
+from . import xattrs
 from .tarstream import HARD_LINK, Entry, Sink, refuse
 
 # Inode types as EROFS numbers them in directory entries.
@@ -32,9 +33,6 @@ MAX_DEPTH = 1024
 MAX_LINKS = 40
 OPAQUE = b"trusted.overlay.opaque"
 _RECORD = struct.Struct("<HxxIIIqQQ")  # mode, uid, gid, nsec, mtime, size, where
-_XATTR_KINDS = (b"user.", b"trusted.", b"security.")
-_XATTR_NAMES = (b"system.posix_acl_access", b"system.posix_acl_default")
-_MAX_XATTRS = 200_000  # bytes per inode; EROFS has room for 262,144
 
 
 class Attributes(NamedTuple):
@@ -244,21 +242,7 @@ class LayerTree(Sink):
             self._take_xattrs(inode, entry)
 
     def _take_xattrs(self, inode: int, entry: Entry) -> None:
-        """What overlay understands about layers is not an archive's to say: a smuggled ``trusted.overlay.redirect``
-        or ``opaque`` would show or hide files. Name spaces no file system of ours has are dropped."""
-        kept: dict[bytes, bytes] = {}
-        room = 12
-        for key, value in (entry.xattrs or {}).items():
-            if key.startswith(b"trusted.overlay.") or b"\0" in key:
-                continue
-            if not key.startswith(_XATTR_KINDS) and key not in _XATTR_NAMES:
-                continue
-            if len(key) > 255 or len(value) > 65535 or key in _XATTR_KINDS:
-                refuse("%r has an attribute %r of %d bytes", entry.name[:80], key[:40], len(value))
-            kept[key] = value
-            room += 8 + len(key) + len(value)
-        if room > _MAX_XATTRS:
-            refuse("%r has %d bytes of attributes", entry.name[:80], room)
+        kept = xattrs.clean(entry.xattrs or {}, self.get(inode).mode, entry.name)
         if kept:
             self.xattrs[inode] = kept
 
