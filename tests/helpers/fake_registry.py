@@ -32,6 +32,7 @@ class Request(NamedTuple):
     method: str
     path: str
     headers: Dict[str, str]  # names in lower case
+    client: Tuple[Any, ...] = ()
 
 
 class FakeRegistry:
@@ -133,7 +134,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
         with self.registry.lock:
-            self.registry.requests.append(Request(self.command, self.path, headers))
+            self.registry.requests.append(Request(self.command, self.path, headers, self.client_address))
         behaviour = self.registry.scripted(self.path)
         if behaviour is not None and behaviour(self, self.path):
             return

@@ -30,6 +30,7 @@ CHUNK = 256 * 1024
 MINIMUM_RATE = 1024  # bytes per second, averaged over the timeout: below that, a transfer counts as stalled
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_DISCARD = 64 * 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -81,6 +82,25 @@ def is_loopback(host: str) -> bool:
         return socket.inet_aton(host)[0] == 127 if host.count(".") == 3 else host == "::1"
     except OSError:
         return False
+
+
+def _check_hop(home: Origin, here: Origin, target: Origin) -> None:
+    """Whether a redirect from ``here`` may be followed. An outside registry has no business with what listens on this
+    host's loopback or link-local addresses (a cloud's metadata service): that would be the attacker's request, made
+    from inside."""
+    why = ""
+    if here.scheme == "https" and target.scheme != "https":
+        why = "from https to plain http"
+    elif is_loopback(target.host) and not is_loopback(home.host):
+        why = "to this host's loopback"
+    elif target.host.startswith(("169.254.", "fe80:")) and target.host != home.host:
+        why = "to a link-local address"
+    if why:
+        raise RegistryError(
+            "%s redirected %s (%s); refused" % (home.host, why, target.host),
+            step="registry_redirect",
+            subject=home.host,
+        )
 
 
 class Response:
@@ -164,6 +184,17 @@ class Response:
             self._raw.release_conn()
         else:
             self.abandon()
+
+    def discard(self) -> None:
+        """Have no interest in the body: read it if it is short, so that the connection can be used again."""
+        length = self._raw.length_remaining
+        if length is None or length > _DISCARD:
+            self.abandon()
+            return
+        try:
+            self.body(_DISCARD)
+        except Broken:
+            return  # it was of no interest
 
     def abandon(self) -> None:
         self._transport.forget(self)
@@ -304,16 +335,11 @@ class Transport:
             target = response.headers.get("location")
             if response.status not in _REDIRECTS or not target:
                 return response
-            response.abandon()
+            response.discard()
             if method not in ("GET", "HEAD"):
                 raise RegistryError("%s redirected a %s request" % (home.host, method), step="registry_redirect")
             target = urljoin(url, target)
-            if origin(url).scheme == "https" and origin(target).scheme != "https":
-                raise RegistryError(
-                    "%s redirected from https to plain http (%s); refused" % (home.host, origin(target).host),
-                    step="registry_redirect",
-                    subject=home.host,
-                )
+            _check_hop(home, origin(url), origin(target))
             url = target
         raise RegistryError(
             "%s redirected more than %d times" % (home.host, REDIRECT_LIMIT),
