@@ -111,8 +111,8 @@ stderr:
   type: str
   sample: ""
 rc:
-  description: The command's exit code. The task does not fail because of it; see C(failed_when).
-  returned: success and O(detach=false)
+  description: The command's exit code. With another one than 0 the task fails, unless C(failed_when) says otherwise.
+  returned: O(detach=false)
   type: int
   sample: 0
 exec_id:

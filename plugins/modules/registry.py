@@ -23,7 +23,7 @@ extends_documentation_fragment:
 
 options:
   registry_url:
-    description: Host name of the registry, with a port if it is not the usual one.
+    description: Host name of the registry, with a port if it is not the usual one. A URL is accepted, too.
     type: str
     default: docker.io
     aliases: [registry, url]
@@ -71,11 +71,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ---
-registry:
-  description: The registry and the name that is logged in there.
+login_result:
+  description: Who is logged in where. Empty when nobody is.
   returned: success
   type: dict
-  sample: {"registry_url": "registry.example.com", "username": "deploy", "logged_in": true}
+  sample: {"registry": "registry.example.com", "username": "deploy"}
 actions:
   description:
     - What was done, or in check mode what would be done, in this order.

@@ -12,7 +12,7 @@ version_added: 0.1.0
 short_description: Look at registries
 description:
   - Say whether a registry can be reached from the target and whether the engine has credentials for it.
-  - With O(name), list the tags of a repository.
+  - List the tags of a repository, or the repositories of the registry.
 author:
   - The wharf.engine authors (@wharf-engine)
 extends_documentation_fragment:
@@ -24,12 +24,12 @@ extends_documentation_fragment:
 
 options:
   registry_url:
-    description: Host name of the registry, with a port if it is not the usual one.
+    description: Host name of the registry, with a port if it is not the usual one. A URL is accepted, too.
     type: str
     default: docker.io
     aliases: [registry, url]
   name:
-    description: A repository in the registry.
+    description: A repository in the registry whose tags to list. Without it, repositories are listed.
     type: str
   timeout:
     description: How many seconds the registry may keep silent before the task fails.
@@ -54,10 +54,20 @@ EXAMPLES = r"""
 RETURN = r"""
 ---
 registry:
-  description: The registry, or what O(query) made of it.
+  description:
+    - The registry, or what O(query) made of it.
+    - It has C(tags) when O(name) is given, and otherwise C(repositories), which is V(null) for registries that don't
+      list them.
   returned: success
   type: raw
-  sample: {"registry_url": "registry.example.com", "reachable": true, "logged_in": true, "username": "deploy"}
+  sample:
+    name: registry.example.com
+    url: https://registry.example.com
+    auth: basic
+    version: registry/2.0
+    logged_in: true
+    username: deploy
+    tags: ["1.0", "1.1", latest]
 error:
   description:
     - What went wrong, for playbooks to act on. RV(msg) says it in a sentence.
