@@ -20,6 +20,7 @@ import pytest
 from module_utils._engine.kernel.netlink import Netlink
 from module_utils._engine.kernel.netns import inside
 from module_utils._engine.kernel.syscalls import CLONE_NEWNET, MNT_DETACH, Kernel
+from module_utils._engine.network import sandbox
 from module_utils._engine.network.service import NetworkService
 from module_utils._engine.paths import Paths
 from module_utils._engine.store.records import ContainerRecord
@@ -37,6 +38,8 @@ class Host:
         self.service = NetworkService(self.paths, self.store, KERNEL)
         self.netlink = Netlink()
         self.netlink.set_link(1, up=True)
+        for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):  # inherited from the machine
+            sandbox.write_sysctl(name, "0")
         self.netlink.add_link("up0", "bridge", mtu=1400)
         uplink = self.netlink.link("up0")
         assert uplink is not None

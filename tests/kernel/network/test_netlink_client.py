@@ -121,7 +121,7 @@ def test_a_bridge_keeps_its_mac_whatever_joins_it(netlink):
 
 def test_hairpin_is_what_iproute2_shows(netlink):
     populate(netlink)
-    netlink.set_hairpin(netlink.link("v0").ifindex)
+    netlink.set_bridge_port(netlink.link("v0").ifindex, hairpin=True)
     shown = subprocess.run(["bridge", "-d", "link", "show", "dev", "v0"], capture_output=True, text=True, check=True)
     assert "hairpin on" in shown.stdout
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -633,6 +634,15 @@ def test_the_hook_leaves_a_container_alone_that_runs_again(host):
     assert not host.service.is_active(cid)
 
 
+def processes_naming(text):
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open("/proc/%s/cmdline" % pid, "rb") as file:
+            if text.encode() in file.read():
+                found.append(pid)
+    return found
+
+
 def test_the_hook_does_not_wait_for_a_lock_whose_owner_waits_for_it(host):
     host.service.create("web", {})
     cid = host.started("c", "web")
@@ -642,6 +652,7 @@ def test_the_hook_does_not_wait_for_a_lock_whose_owner_waits_for_it(host):
         assert run_hook(host, cid).returncode == 0
         assert time.monotonic() - begun < 5 and host.service.is_active(cid)
     assert settled(lambda: not host.service.is_active(cid), 10), "a process of its own does it later"
+    assert settled(lambda: not processes_naming(host.paths.state), 10)
 
 
 def test_the_hook_of_an_instance_that_is_gone_makes_nothing(host, tmp_path):
@@ -676,3 +687,89 @@ def test_a_port_that_a_monitor_is_about_to_hand_over_is_free(host):
         host.service.release(old)
         with pytest.raises(Conflict, match="a process of the host is bound to it"):
             host.service.check_ports([PortRecord(new, "", 8080, "tcp", 80)], new)
+
+
+# -- leavings and losses ---------------------------------------------------------------------------------------
+
+
+def test_what_a_killed_removal_left_is_swept_away_and_nothing_else(host):
+    kept, lost = host.service.create("kept", {}), host.service.create("lost", {})
+    stays, orphan = host.started("stays", "kept"), host.started("orphan", "kept")
+    host.store.containers.remove(orphan)
+    host.store.networks.remove(lost.id)
+    host.netlink.add_link("wh0123456789ab", "bridge")  # of another instance
+    assert sorted(host.service.sweep()) == [
+        "bridge " + bridge.link_name(host.paths, lost),
+        "network namespace " + orphan,
+    ]
+    assert host.service.sweep() == [] and host.service.check(stays) == []
+    assert {bridge.link_name(host.paths, kept), "wh0123456789ab"} <= set(host.links())
+    assert host.service.create("lost", {}).subnets == lost.subnets
+
+
+def test_a_running_container_whose_namespace_lost_its_name_gets_it_back(host):
+    host.service.create("web", {})
+    cid = host.started("c", "web")
+    ready, told = os.pipe()
+    fd = os.open(host.paths.container_netns(cid), os.O_RDONLY)
+    pid = os.fork()
+    if pid == 0:
+        host.service.kernel.setns(fd)
+        os.write(told, b"x")
+        signal.pause()
+        os._exit(0)
+    os.close(fd)
+    try:
+        os.read(ready, 1)
+        inode = os.stat(host.paths.container_netns(cid)).st_ino
+        from module_utils._engine.kernel import procfs
+
+        write_state(host, cid, pid=pid, pid_start=procfs.start_time(pid))
+        sandbox.remove(host.service.kernel, host.paths, cid)
+        assert host.service.check(cid) == ["its network namespace is missing"]
+        host.service.start(cid)
+        assert os.stat(host.paths.container_netns(cid)).st_ino == inode and host.service.check(cid) == []
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("v6", [False, True], ids=["ipv4", "ipv6"])
+def test_an_address_that_moves_to_another_mac_is_reached_at_once(host, v6):
+    """Neighbours have the old MAC in their tables; the newcomer's announcement corrects them."""
+    host.service.create("web", {"ipam_config": [{"subnet": "10.5.0.0/24"}, {"subnet": "fd00:5::/64"}]})
+    peer = host.started("peer", "web")
+    address = "fd00:5::50" if v6 else "10.5.0.50"
+    for number, mac in enumerate(("92:d0:c6:0a:29:33", "92:d0:c6:0a:29:34")):
+        item = {"name": "web", "ipv4_address": "10.5.0.50", "ipv6_address": "fd00:5::50", "mac_address": mac}
+        cid = host.started("c%d" % number, item)
+        with host.listen(cid, 80, socket.AF_INET6 if v6 else socket.AF_INET):
+            assert host.reaches(peer, address, 80, timeout=0.8) and host.reaches(None, address, 80, 0.8)
+        host.service.release(cid)
+        host.store.containers.remove(cid)
+
+
+def test_an_address_given_to_the_next_container_at_once_is_his_alone(host):
+    """The namespace of the former owner lives on for a moment: it must neither answer nor take packets."""
+    host.service.create("web", {"enable_ipv6": True})
+    peer = host.started("peer", "web")
+    addresses = set()
+    for number in range(12):
+        v6 = bool(number % 2)
+        cid = host.started("c", "web")
+        addresses.add(host.address(cid))
+        with host.listen(cid, 80, socket.AF_INET6 if v6 else socket.AF_INET):
+            assert host.reaches(peer, host.address(cid, v6=v6), 80, timeout=0.8), number
+        host.service.release(cid)
+        host.store.containers.remove(cid)
+    assert len(addresses) == 1
+
+
+def test_a_release_killed_after_it_shut_the_port_is_undone_by_a_start(host):
+    host.service.create("web", {})
+    one, two = host.started("one", "web"), host.started("two", "web")
+    endpoint.silence(host.netlink, two, record_of(host, two).network_id)
+    with host.listen(two, 80):
+        assert not host.reaches(one, host.address(two), 80, timeout=0.2)
+        host.service.start(two)
+        assert host.reaches(one, host.address(two), 80, timeout=2)

@@ -28,20 +28,22 @@ NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
-_IFLA_NET_NS_FD, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 28, 29, 37
+_IFLA_IFALIAS, _IFLA_NET_NS_FD, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 20, 28, 29, 37
 _SKIP_STATISTICS = 8
-_AF_BRIDGE, _IFLA_PROTINFO, _NESTED, _BRPORT_MODE = 7, 12, 0x8000, 4
+_AF_BRIDGE, _IFLA_PROTINFO, _NESTED = 7, 12, 0x8000
+_BRPORT_STATE, _BRPORT_MODE, _BRPORT_FLUSH, _STATE_FORWARDING = 1, 4, 24, 3
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD = 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE, _RTA_MULTIPATH = 1, 4, 5, 6, 7, 15, 9
 MAIN_TABLE, _PROTOCOL_STATIC, _UNICAST = 254, 4, 1
 _IFF_UP = 1
+_IFLA_OPERSTATE, _OPER_UP = 16, 6
 
 
 class Link(NamedTuple):
     """``kind`` is "bridge", "veth", ... or ""; ``master`` and ``peer`` are indices or 0; ``peer_netns`` is the id of
-    the namespace the peer lives in, or None when that is ours."""
+    the namespace the peer lives in, or None when that is ours. ``alias`` is free text (``ip link`` shows it)."""
 
     ifindex: int
     name: str
@@ -52,6 +54,14 @@ class Link(NamedTuple):
     master: int
     peer: int
     peer_netns: Optional[int]
+    alias: str
+    operstate: int
+
+    @property
+    def running(self) -> bool:
+        """Whether the kernel has finished bringing it up, bridge port and all: it does that in the background, and
+        says IFF_RUNNING before it has begun (operstate unknown)."""
+        return self.operstate == _OPER_UP
 
     @property
     def up(self) -> bool:
@@ -252,6 +262,7 @@ class Netlink:
         mtu: int = 0,
         mac: str = "",
         name: str = "",
+        alias: str = "",
     ) -> None:
         """Change a link; ``master`` 0 takes it off its bridge."""
         body = _ifinfo(index, _IFF_UP if up else 0, 0 if up is None else _IFF_UP)
@@ -259,13 +270,19 @@ class Netlink:
         body += attr(_IFLA_MTU, mtu) if mtu else b""
         body += attr(_IFLA_ADDRESS, pack_mac(mac)) if mac else b""
         body += attr(_IFLA_IFNAME, name) if name else b""
+        body += attr(_IFLA_IFALIAS, os.fsencode(alias)[:255]) if alias else b""
         self.request(NEWLINK, body, NLM_ACK, name or "link %d" % index)
 
-    def set_hairpin(self, index: int) -> None:
-        """Let a bridge send frames back out of the port they came in by (IFLA_BRPORT_MODE)."""
-        body = struct.pack("=BxHiII", _AF_BRIDGE, 0, index, 0, 0)
-        body += attr(_IFLA_PROTINFO | _NESTED, attr(_BRPORT_MODE, b"\1"))
-        self.request(SETLINK, body, NLM_ACK, "link %d" % index)
+    def set_bridge_port(self, index: int, *, hairpin: Optional[bool] = None, forwarding: Optional[bool] = None) -> None:
+        """``hairpin``: the bridge may send frames back out of the port they came in by. ``forwarding`` False shuts the
+        port at once and forgets what was learnt behind it, at a hundredth of the cost of deleting the link; True opens
+        it again."""
+        body = attr(_BRPORT_MODE, bytes([hairpin])) if hairpin is not None else b""
+        if forwarding is not None:
+            body += attr(_BRPORT_STATE, bytes([_STATE_FORWARDING if forwarding else 0]))
+            body += attr(_BRPORT_FLUSH, b"") if not forwarding else b""
+        head = struct.pack("=BxHiII", _AF_BRIDGE, 0, index, 0, 0)
+        self.request(SETLINK, head + attr(_IFLA_PROTINFO | _NESTED, body), NLM_ACK, "link %d" % index)
 
     def delete_link(self, name: Union[str, int]) -> bool:
         """Returns False if it was not there."""
@@ -343,7 +360,9 @@ class Netlink:
 def _route(destination: str, prefix: int, gateway: str, index: int, source: str, metric: int) -> bytes:
     family = family_of(destination or gateway)
     scope = 0 if gateway or family == socket.AF_INET6 else 253  # universe, link
-    body = struct.pack("=BBBBBBBBI", family, prefix, 0, 0, MAIN_TABLE, _PROTOCOL_STATIC, scope, _UNICAST, 0)
+    body = struct.pack(
+        "=BBBBBBBBI", family, prefix, 0, 0, MAIN_TABLE, _PROTOCOL_STATIC, scope, _UNICAST, 0
+    )
     body += attr(_RTA_DST, pack_ip(destination)) if destination else b""
     body += attr(_RTA_GATEWAY, pack_ip(gateway)) if gateway else b""
     body += attr(_RTA_OIF, index) if index else b""
@@ -366,6 +385,8 @@ def _parse_link(data: bytes) -> Link:
         _u32(found.get(_IFLA_MASTER)),
         _u32(found.get(_IFLA_LINK)),
         struct.unpack("=i", netns)[0] if netns else None,
+        os.fsdecode(found.get(_IFLA_IFALIAS, b"").rstrip(b"\0")),
+        found.get(_IFLA_OPERSTATE, b"\0")[0],
     )
 
 

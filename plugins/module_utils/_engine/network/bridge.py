@@ -91,12 +91,29 @@ def mac(record: NetworkRecord) -> str:
     return "02:42:" + ":".join("%02x" % byte for byte in hashlib.sha256(record.id.encode()).digest()[:4])
 
 
+def alias(paths: Paths, network_id: str) -> str:
+    """Text on the link that says whose it is, to the administrator and to ``orphans``."""
+    return "wharf network %s of %s" % (network_id, paths.state)
+
+
+def orphans(netlink: Netlink, paths: Paths, network_ids: set[str]) -> list[Link]:
+    """Bridges of this instance whose networks are gone: a removal was killed between the row and the link."""
+    before, after = alias(paths, "|").split("|")
+    found = []
+    for link in netlink.links():
+        text = link.alias
+        ours = link.kind == "bridge" and text.startswith(before) and text.endswith(after)
+        if ours and text[len(before) : len(text) - len(after)] not in network_ids:
+            found.append(link)
+    return found
+
+
 def ensure(netlink: Netlink, paths: Paths, record: NetworkRecord) -> Link:
     """The network's link, complete and up. Every step looks first, so that a start of a container finds nothing to do
     in about 0.2 ms, and what a killed process left half-made is finished."""
     name = link_name(paths, record)
     try:
-        return _ensure(netlink, name, record)
+        return _ensure(netlink, paths, name, record)
     except OSError as error:
         raise KernelError.wrap(
             error,
@@ -106,7 +123,7 @@ def ensure(netlink: Netlink, paths: Paths, record: NetworkRecord) -> Link:
         ) from error
 
 
-def _ensure(netlink: Netlink, name: str, record: NetworkRecord) -> Link:
+def _ensure(netlink: Netlink, paths: Paths, name: str, record: NetworkRecord) -> Link:
     link = netlink.link(name) or _create(netlink, name, record)
     if link.kind != "bridge":
         raise Conflict(
@@ -119,7 +136,9 @@ def _ensure(netlink: Netlink, name: str, record: NetworkRecord) -> Link:
     for address in gateways(record):
         if address not in present:
             netlink.add_address(link.ifindex, *address)
-    if not link.up:
+    if link.mac == mac(record) and not link.alias:
+        netlink.set_link(link.ifindex, up=True, alias=alias(paths, record.id))
+    elif not link.up:
         netlink.set_link(link.ifindex, up=True)
     return link
 

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Conflict, UsageError
+from ..errors import Conflict, Unsupported, UsageError
 from . import bridge, ipam
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def _define(store: Store, routes: Sequence[ipam.Net], name: str, spec: Mapping[s
         id=secrets.token_hex(32), name=name, driver=driver, spec=dict(spec), subnets=subnets, created_at=time.time()
     )
     bridge.check_options(record)
+    if bridge.has_ipv6(record) and not os.path.exists("/proc/sys/net/ipv6"):
+        raise Unsupported("The host's kernel has no IPv6", step="create_network", path="enable_ipv6")
     _check_link(store, record)
     return record
 

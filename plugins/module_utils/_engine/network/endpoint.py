@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from ..store.records import EndpointRecord, NetworkRecord, PortRecord
     from . import ipam
     from .firewall import Port
+
+
+_LOCAL_TABLE = 255
+_READY_TRIES = 200  # milliseconds, about
 
 
 def host_link(container_id: str, network_id: str) -> str:
@@ -47,8 +52,8 @@ class Sandbox:
         os.close(self.fd)
 
 
-def attach(outer: Netlink, sandbox: Sandbox, network: NetworkRecord, bridge: Link, endpoint: EndpointRecord) -> Link:
-    """The container's link, up, with its addresses, its other end on ``bridge``. Returns the inner link."""
+def attach(outer: Netlink, sandbox: Sandbox, network: NetworkRecord, bridge: Link, endpoint: EndpointRecord) -> bool:
+    """The container's link, up, with its addresses, its other end on ``bridge``. True if it came up just now."""
     try:
         link = _link(outer, sandbox, bridge, endpoint)
         if endpoint.ipv6:
@@ -61,7 +66,7 @@ def attach(outer: Netlink, sandbox: Sandbox, network: NetworkRecord, bridge: Lin
             sandbox.inner.add_address(link.ifindex, address, prefix)
         if not link.up:
             sandbox.inner.set_link(link.ifindex, up=True)
-        return link
+        return not link.up
     except OSError as error:
         raise KernelError.wrap(
             error,
@@ -78,12 +83,16 @@ def _link(outer: Netlink, sandbox: Sandbox, bridge: Link, endpoint: EndpointReco
     if link is not None and (host is None or link.mac != endpoint.mac):
         sandbox.inner.delete_link(link.ifindex)  # belongs to what this name meant before; its other end goes with it
         link = None
+    fresh = False
     if link is None:
+        fresh = True
         _add(outer, sandbox, name, bridge, endpoint)
         link, host = sandbox.inner.link(endpoint.ifname), outer.link(name)
     if link is None or host is None:
         raise OSError(19, "No such device", endpoint.ifname)
     _host_end(outer, host, bridge)
+    if not fresh and host.running:
+        outer.set_bridge_port(host.ifindex, forwarding=True)  # a release may have been killed after ``silence``
     return link
 
 
@@ -95,7 +104,7 @@ def _host_end(outer: Netlink, host: Link, bridge: Link) -> None:
         outer.set_link(host.ifindex, master=bridge.ifindex, up=True)
     if read_sysctl("ipv6/conf/%s/disable_ipv6" % host.name) == "0":
         write_sysctl("ipv6/conf/%s/disable_ipv6" % host.name, "1")
-    outer.set_hairpin(host.ifindex)
+    outer.set_bridge_port(host.ifindex, hairpin=True)
 
 
 def _add(outer: Netlink, sandbox: Sandbox, name: str, bridge: Link, endpoint: EndpointRecord) -> None:
@@ -109,6 +118,40 @@ def _add(outer: Netlink, sandbox: Sandbox, name: str, bridge: Link, endpoint: En
             if error.errno != 17 or attempt:  # EEXIST: its former namespace is still being torn down by the kernel
                 raise
             outer.delete_link(name)
+
+
+def announce(outer: Netlink, sandbox: Sandbox, endpoint: EndpointRecord) -> None:
+    """Gratuitous ARP and an unsolicited neighbour advertisement for each address: whoever knew it under the MAC of a
+    former owner learns better at once, instead of in a minute.
+
+    Announcing when the interface comes up is too early: the bridge opens the port a moment later, in the background.
+    Setting a MAC, even to what it is, makes the kernel announce (arp_notify, ndisc_notify).
+    """
+    try:
+        link = _when_ready(outer, sandbox, endpoint)
+        if link is not None:
+            sandbox.inner.set_link(link.ifindex, mac=link.mac)
+    except OSError as error:
+        raise KernelError.wrap(error, "Cannot announce the address of %s" % endpoint.ifname, step="announce") from error
+
+
+def _when_ready(outer: Netlink, sandbox: Sandbox, endpoint: EndpointRecord) -> Optional[Link]:
+    name = host_link(endpoint.container_id, endpoint.network_id)
+    link = None
+    for _try in range(_READY_TRIES):
+        host, link = outer.link(name), sandbox.inner.link(endpoint.ifname)
+        if host is None or link is None:
+            return None
+        if host.running and link.running and _is_local(sandbox, endpoint.ipv6):
+            break
+        time.sleep(0.001)
+    return link
+
+
+def _is_local(sandbox: Sandbox, ipv6: Optional[str]) -> bool:
+    """Whether the container's kernel takes packets for its IPv6 address: even without duplicate detection the address
+    gets its local route from a background worker, and until then what arrives for it is dropped."""
+    return not ipv6 or any(r.destination == ipv6 for r in sandbox.inner.routes(10, _LOCAL_TABLE))
 
 
 def _subnet(network: NetworkRecord, address: str) -> Optional[ipam.Net]:
@@ -239,6 +282,19 @@ def detach(outer: Netlink, container_id: str, network_id: str) -> bool:
         return outer.delete_link(name)
     except OSError as error:
         raise KernelError.wrap(error, "Cannot delete link %s" % name, step="detach_endpoint") from error
+
+
+def silence(outer: Netlink, container_id: str, network_id: str) -> None:
+    """Shut the container's port. A namespace is taken apart in the background; until then its kernel would answer for
+    an address that may be somebody else's already, and take his packets."""
+    host = outer.link(host_link(container_id, network_id))
+    if host is None or not host.master:
+        return
+    try:
+        outer.set_bridge_port(host.ifindex, forwarding=False)
+    except OSError as error:
+        if error.errno not in (19, 95):  # ENODEV, EOPNOTSUPP: gone, or off its bridge, since we looked
+            raise KernelError.wrap(error, "Cannot shut the bridge port %s" % host.name, step="silence") from error
 
 
 def observe(outer: Netlink, sandbox: Sandbox, bridge: Link, endpoint: EndpointRecord) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import TimedOut, UsageError
 from ..paths import Paths
+from .sandbox import process_of
 
 if TYPE_CHECKING:
     from ..store.state import Store
@@ -49,7 +50,7 @@ def _release(store: Store, paths: Paths, container_id: str, patience: float) -> 
     record = store.containers.get(container_id)
     name = record.name if record is not None else container_id
     with store.lock("container", name, timeout=patience):
-        if not _runs(paths, container_id):
+        if not process_of(paths, container_id):
             with NetworkService(paths, store) as service:
                 service.release(container_id, wait=True)
 
@@ -59,21 +60,3 @@ def _later(paths: Paths, container_id: str) -> None:
 
     argv = process.engine_command("network.service", "release-later", paths.state, paths.run, container_id)
     process.spawn_daemon(argv)
-
-
-def _runs(paths: Paths, container_id: str) -> bool:
-    """By the reader's rule of state.json: same boot, and that very process alive."""
-    import json
-
-    from ..kernel import procfs
-
-    try:
-        with open(paths.container(container_id) + "/state.json", encoding="utf-8") as file:
-            state = json.load(file)
-    except (OSError, ValueError):  # removed, or never ran
-        return False
-    if state.get("status") not in ("running", "restarting", "paused") or state.get("boot_id") != procfs.boot_id():
-        return False
-    who = "monitor" if state["status"] == "restarting" else "pid"
-    pid = int(state.get("monitor_pid" if who == "monitor" else "pid") or 0)
-    return bool(pid) and procfs.is_alive(pid, int(state.get(who + "_start") or 0))

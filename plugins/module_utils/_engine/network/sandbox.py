@@ -24,11 +24,12 @@ _CLONE_NEWNET, _MNT_DETACH, _MS_BIND = 0x40000000, 2, 4096  # kernel.syscalls ha
 # Docker's defaults for containers with their own network namespace (moby daemon/oci_linux.go), and ours:
 # - no IPv6 address appears on an interface of a network that has no IPv6;
 # - a container takes no routes from whoever sends router advertisements on its network;
-# - an interface that comes up announces its address (gratuitous ARP), so that nobody keeps a dead owner's MAC.
+# - an interface announces its addresses when told to (endpoint.announce), so that nobody keeps a dead owner's MAC.
 _SYSCTLS = (
     ("ipv4/ping_group_range", "0 2147483647"),
     ("ipv4/ip_unprivileged_port_start", "0"),
     ("ipv4/conf/default/arp_notify", "1"),
+    ("ipv6/conf/default/ndisc_notify", "1"),
     ("ipv6/conf/default/disable_ipv6", "1"),
     ("ipv6/conf/default/accept_ra", "0"),
 )
@@ -75,7 +76,9 @@ def create(kernel: Kernel, paths: Paths, container_id: str) -> str:
         return path
     try:
         _file(path)
-        _mount_new(kernel, path)
+        pid = process_of(paths, container_id)
+        if not (pid and _adopt(kernel, path, pid)):
+            _mount_new(kernel, path)
     except OSError as error:
         raise KernelError.wrap(
             error, "Cannot make the network namespace of container %s" % container_id[:12], step="create_netns"
@@ -110,6 +113,39 @@ def _mount_new(kernel: Kernel, path: str) -> None:
             kernel.mount("/proc/thread-self/ns/net", path, None, _MS_BIND)
     finally:
         os.close(home)
+
+
+def _adopt(kernel: Kernel, path: str, pid: int) -> bool:
+    """Name the namespace of a container that runs: somebody unmounted or removed its name. False if it has gone, or
+    lives in ours."""
+    source = "/proc/%d/ns/net" % pid
+    try:
+        if os.stat(source).st_ino == os.stat("/proc/thread-self/ns/net").st_ino:
+            return False
+        kernel.mount(source, path, None, _MS_BIND)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def process_of(paths: Paths, container_id: str) -> int:
+    """A pid that says that the container runs (its own, its monitor's between two tries of a restart policy), or 0. By
+    the reader's rule of state.json: same boot, and that very process alive."""
+    import json
+
+    from ..kernel import procfs
+
+    try:
+        with open(paths.container(container_id) + "/state.json", encoding="utf-8") as file:
+            state = json.load(file)
+    except (OSError, ValueError):  # removed, or never ran
+        return 0
+    if state.get("status") not in ("running", "restarting", "paused") or state.get("boot_id") != procfs.boot_id():
+        return 0
+    waiting = state["status"] == "restarting"
+    pid = int(state.get("monitor_pid" if waiting else "pid") or 0)
+    start = int(state.get("monitor_start" if waiting else "pid_start") or 0)
+    return pid if pid and procfs.is_alive(pid, start) else 0
 
 
 def open_netns(path: str) -> int:

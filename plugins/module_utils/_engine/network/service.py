@@ -102,6 +102,7 @@ class NetworkService:
     def _create(self, name: str, spec: Mapping[str, Any]) -> NetworkRecord:
         from . import definition
 
+        self.sweep()
         record = definition.create(self.store, self.netlink, name, spec)
         try:
             self._ensure_network(record)
@@ -139,6 +140,20 @@ class NetworkService:
             self.store.networks.remove(record.id)
         self.publishing.remove_network(record)
         bridge.remove(self.netlink, self.paths, record)
+
+    def sweep(self) -> list[str]:
+        """Take away what killed removals have left: namespaces without a container, bridges without a network. They
+        would hold addresses for ever. Returns what was removed."""
+        gone = []
+        for container_id in os.listdir(self.paths.netns):
+            if self.store.containers.get(container_id) is None:
+                self.release(container_id)
+                gone.append("network namespace %s" % container_id)
+        known = {record.id for record in self.store.networks.list()}
+        for link in bridge.orphans(self.netlink, self.paths, known):
+            if self.netlink.delete_link(link.ifindex):
+                gone.append("bridge %s" % link.name)
+        return gone
 
     def observe(self, record: NetworkRecord) -> dict[str, Any]:
         """What ``bridge.observe`` says, plus ``internal`` and ``containers`` (ids of the running ones)."""
@@ -217,7 +232,7 @@ class NetworkService:
         members = self._members(container_id)
         steps: list[Callable[[], object]] = [
             lambda: self._unregister(container_id),
-            lambda: self._delete_links(members) if wait else None,
+            lambda: self._drop_links(members, wait),
             lambda: sandbox.remove(
                 self.kernel, self.paths, container_id
             ),  # from here on ``desired`` has no ports of it
@@ -327,9 +342,14 @@ class NetworkService:
         members = self._members(container_id)
         with endpoint.Sandbox(self.paths.container_netns(container_id)) as box:
             endpoint.drop_others(self.netlink, box, container_id, {network.id for network, _record in members})
-            for network, record in members:
-                endpoint.attach(self.netlink, box, network, self._ensure_network(network), record)
+            fresh = [
+                record
+                for network, record in members
+                if endpoint.attach(self.netlink, box, network, self._ensure_network(network), record)
+            ]
             endpoint.set_default_routes(box, members)
+            for record in fresh:
+                endpoint.announce(self.netlink, box, record)
         return members
 
     def _live_change(self, container: ContainerRecord, before: Sequence[Member]) -> None:
@@ -363,9 +383,12 @@ class NetworkService:
 
             dns.unregister(self.paths, container_id)
 
-    def _delete_links(self, members: Sequence[Member]) -> None:
+    def _drop_links(self, members: Sequence[Member], wait: bool) -> None:
         for _network, record in members:
-            endpoint.detach(self.netlink, record.container_id, record.network_id)
+            if wait:
+                endpoint.detach(self.netlink, record.container_id, record.network_id)
+            else:
+                endpoint.silence(self.netlink, record.container_id, record.network_id)
 
     def _release_quietly(self, container_id: str) -> None:
         """On the way out with an error that matters more."""
