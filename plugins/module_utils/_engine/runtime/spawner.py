@@ -206,7 +206,7 @@ def run_monitor(
     lock = -1
     try:
         try:
-            lock = _lock(paths, container, conn if operation == "adopt" else None)
+            lock = _lock(paths, container, conn)
             monitor = make()
             if operation == "adopt":
                 monitor.adopt()
@@ -247,9 +247,9 @@ def _answer(conn: Optional[socket.socket], message: dict[str, Any]) -> None:
     conn.close()
 
 
-def _lock(paths: Paths, container: str, adopter: Optional[socket.socket]) -> int:
-    """One monitor per container. The one before may still be tidying up; or, where one is to be adopted for
-    ``adopter``, somebody else was faster: then their success is ours."""
+def _lock(paths: Paths, container: str, asker: Optional[socket.socket]) -> int:
+    """One monitor per container. The one before may still be tidying up; or somebody else was faster, such as a task
+    that was killed after it had asked for the same: when the container runs by then, their success is the asker's."""
     fd = os.open(paths.container(container) + "/monitor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
@@ -257,10 +257,10 @@ def _lock(paths: Paths, container: str, adopter: Optional[socket.socket]) -> int
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return fd
         except BlockingIOError:
-            if adopter is not None:
-                state = statefile.read(paths.container(container) + "/state.json")
-                if state is not None and statefile.monitor_alive(state):
-                    _answer(adopter, {"state": state})
+            state = statefile.read(paths.container(container) + "/state.json")
+            if state is not None and statefile.monitor_alive(state) and statefile.process_alive(state):
+                if state["status"] in ("running", "paused"):
+                    _answer(asker, {"state": state})
                     os._exit(0)
             if time.monotonic() >= deadline:
                 raise Conflict("Container %s has a monitor already" % container[:12], step="start") from None
