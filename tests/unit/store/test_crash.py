@@ -135,6 +135,7 @@ def _nothing_lost(store: Store, work) -> None:
     kept = store.images.by_reference("kept:1")
     assert kept is not None and len(kept.layers) == 2
     old = store.containers.by_name("old")
+    assert not os.path.exists(store.paths.state + "/lost"), "what was to be removed was set aside"
     if work is remove_container and old is None:
         return
     assert old is not None
