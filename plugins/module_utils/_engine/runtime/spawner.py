@@ -258,13 +258,18 @@ def _lock(paths: Paths, container: str, asker: Optional[socket.socket]) -> int:
             return fd
         except BlockingIOError:
             state = statefile.read(paths.container(container) + "/state.json")
-            if state is not None and statefile.monitor_alive(state) and statefile.process_alive(state):
-                if state["status"] in ("running", "paused"):
-                    _answer(asker, {"state": state})
-                    os._exit(0)
+            if state is not None and _runs(state):
+                _answer(asker, {"state": state})
+                os._exit(0)
             if time.monotonic() >= deadline:
                 raise Conflict("Container %s has a monitor already" % container[:12], step="start") from None
             time.sleep(0.005)
+
+
+def _runs(state: dict[str, Any]) -> bool:
+    return (
+        state["status"] in ("running", "paused") and statefile.monitor_alive(state) and statefile.process_alive(state)
+    )
 
 
 def _set_up_process() -> None:
