@@ -13,7 +13,7 @@ import os
 import pytest
 from helpers.tars import build, file, folder, snapshot
 from module_utils._engine.errors import IntegrityError, Unsupported, UsageError
-from module_utils._engine.images import importer
+from module_utils._engine.images import importer, seen
 from module_utils._engine.images.reference import parse
 from module_utils._engine.kernel.syscalls import Kernel
 from module_utils._engine.paths import Paths
@@ -113,3 +113,31 @@ def test_wrong_questions_are_answered_before_anything_is_read(store, tmp_path):
     for missing in (str(tmp_path / "absent"), str(tmp_path), "/dev/null"):
         with pytest.raises(UsageError, match="Cannot import"):
             load(store, missing)
+
+
+def test_an_untouched_archive_is_not_read_again(store, tmp_path, monkeypatch):
+    path = put(tmp_path, TAR)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    monkeypatch.setattr(seen.time, "time_ns", lambda: 4 * 10**18)
+    record = load(store, path, changes=CHANGES)
+    monkeypatch.setattr(importer, "_survey", lambda path: pytest.fail("it was read"))
+    assert importer.image_id(path, changes=CHANGES, store=store) == record.id
+    assert importer.image_id(path, store=store) != record.id
+    monkeypatch.undo()
+    with open(path, "r+b") as file_:
+        file_.write(b"bin2")
+    with pytest.raises(IntegrityError):  # its first checksum is wrong now, so it was read
+        importer.image_id(path, changes=CHANGES, store=store)
+
+
+def test_a_file_written_just_now_is_not_trusted_to_stay(store, tmp_path):
+    load(store, put(tmp_path, TAR))
+    assert not os.path.exists(store.paths.state + "/imports.json")
+
+
+def test_a_damaged_cache_costs_only_time(store, tmp_path):
+    path = put(tmp_path, TAR)
+    for text in ("", "[]", '{"%s": 5}' % path, '{"%s": [[1], 2, 3]}' % path, "\xff"):
+        with open(store.paths.state + "/imports.json", "w", encoding="latin-1") as file_:
+            file_.write(text)
+        assert importer.image_id(path, store=store) == importer.image_id(path)

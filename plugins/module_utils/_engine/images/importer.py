@@ -10,6 +10,7 @@ that imports what is already there changes nothing.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -22,9 +23,12 @@ from . import changes as instructions
 
 if TYPE_CHECKING:
     from ..kernel.syscalls import Kernel
+    from ..store.layers import Stage
     from ..store.records import ImageRecord
     from ..store.state import Store
+    from .layers import LayerResult
     from .reference import Reference
+    from .seen import Seen
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -32,15 +36,26 @@ LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 _PIECE = 1 << 20
 
 
-def image_id(path: str, *, changes: Sequence[str] = (), platform: Optional[str] = None) -> str:
+def image_id(
+    path: str, *, changes: Sequence[str] = (), platform: Optional[str] = None, store: Optional[Store] = None
+) -> str:
     """The id of the image that ``import_tar`` would make. Reads the whole archive and checks its form (so check mode
-    finds what is wrong with it), writes nothing. Raises as ``import_tar``."""
-    import hashlib
+    finds what is wrong with it), writes nothing. With ``store``, an archive file that was imported before and has not
+    been touched since is not read. Raises as ``import_tar``."""
+    from . import seen
 
+    settings = instructions.apply(changes)
+    known = seen.recall(store.paths, path) if store is not None else None
+    if known is None:
+        known = _survey(path)
+    return "sha256:" + hashlib.sha256(_config(settings, known.diff_id, known.newest, platform)).hexdigest()
+
+
+def _survey(path: str) -> Seen:
+    from .seen import Seen
     from .tarstream import TarStream
     from .tree import LayerTree
 
-    settings = instructions.apply(changes)
     digest = hashlib.sha256()
     stream = TarStream(LayerTree())
 
@@ -50,8 +65,7 @@ def image_id(path: str, *, changes: Sequence[str] = (), platform: Optional[str] 
 
     _feed(path, take)
     stream.close()
-    config = _config(settings, "sha256:" + digest.hexdigest(), stream.newest, platform)
-    return "sha256:" + hashlib.sha256(config).hexdigest()
+    return Seen("sha256:" + digest.hexdigest(), stream.newest)
 
 
 def import_tar(
@@ -71,11 +85,11 @@ def import_tar(
     """
     from ..store.records import ImageRecord, LayerRecord, LayerRef
     from . import config as configs
+    from . import seen
 
     name = _name(ref)
     settings = instructions.apply(changes)
-    result, length = _import_layer(store, kernel, path)
-    layer, stage = result
+    layer, stage, length, info = _import_layer(store, kernel, path)
     try:
         record = LayerRecord(layer.diff_id, layer.diff_id, "", layer.form, layer.size)
         store.layers.commit(stage, record)
@@ -101,18 +115,19 @@ def import_tar(
         (LayerRef(layer.diff_id, layer.diff_id, "", 0, LAYER_TYPE),),
     )
     store.images.put(image, references=[name])
+    seen.remember(store.paths, path, info, seen.Seen(layer.diff_id, layer.newest))
     return store.images.get(config_digest) or image
 
 
-def _import_layer(store: Store, kernel: Kernel, path: str) -> Any:
-    """``((LayerResult, Stage), bytes of the uncompressed archive)``."""
+def _import_layer(store: Store, kernel: Kernel, path: str) -> tuple[LayerResult, Stage, int, os.stat_result]:
+    """The written layer in its stage, the bytes of the uncompressed archive, and the file as it was."""
     from .layers import LayerWriter, best_form
 
     stage = store.layers.stage()
     try:
         with LayerWriter(stage.path, form=best_form(kernel, store.paths.tmp), kernel=kernel) as writer:
-            length = _feed(path, writer.write)
-            return (writer.finish(), stage), length
+            length, info = _feed(path, writer.write)
+            return writer.finish(), stage, length, info
     except BaseException:
         stage.discard()
         raise
@@ -156,8 +171,10 @@ def _json(document: dict[str, Any]) -> bytes:
 # -- reading -----------------------------------------------------------------------------------------------------
 
 
-def _feed(path: str, write: Callable[[bytes], Any]) -> int:
-    """Give the archive's uncompressed bytes to ``write``; returns their number. An empty file is no archive."""
+def _feed(path: str, write: Callable[[bytes], Any]) -> tuple[int, os.stat_result]:
+    """Give the archive's uncompressed bytes to ``write``; returns their number and the file's state. An empty file is
+    no archive, and neither is one that changes meanwhile."""
+    from .seen import stamp
     from .unpack import compression, unpack
 
     total = 0
@@ -174,20 +191,23 @@ def _feed(path: str, write: Callable[[bytes], Any]) -> int:
             "Cannot import %s: %s" % (path, error.strerror), step="import", path="path", errno=error.errno
         ) from error
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode):
             raise UsageError("Cannot import %s: it is not a file" % path, step="import", path="path")
         kind = compression(os.pread(fd, 512, 0))
         if kind in ("xz", "bzip2"):
             _decompress(fd, kind, count, path)
         else:
             unpack(fd, count, subject=path)
+        if stamp(os.fstat(fd)) != stamp(before):
+            raise IntegrityError("Cannot import %s: it changed while it was read" % path, step="import", path="path")
     except OSError as error:
         raise KernelError.wrap(error, "Cannot read %s" % path, step="import") from error
     finally:
         os.close(fd)
     if not total:
         raise IntegrityError("Cannot import %s: it is empty" % path, step="import", path="path")
-    return total
+    return total, before
 
 
 def _decompress(fd: int, kind: str, write: Callable[[bytes], Any], path: str) -> None:

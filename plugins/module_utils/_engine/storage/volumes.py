@@ -10,6 +10,7 @@ never half a volume under its name), and it is filled from an image only while i
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from typing import Optional
 
@@ -57,30 +58,48 @@ def create(paths: Paths, name: str) -> str:
 def remove(paths: Paths, name: str, kernel: Optional[Kernel] = None) -> bool:
     """Delete the volume and its data. False when there is no such directory.
 
-    Raises ``InUse`` when something is mounted inside; the volume is then back under its name.
+    Raises ``InUse`` when something is mounted inside; nothing is touched then.
     """
     from .trees import remove_tree
 
     check_name(name)
+    _refuse_mounts(paths.volume(name), name)
     litter = "volume-" + os.urandom(8).hex()
+    parent = held = -1
     try:
         os.makedirs(paths.tmp, mode=0o700, exist_ok=True)
+        parent = os.open(paths.tmp, _DIRECTORY)
+        held = os.open(paths.volume(name), _DIRECTORY)
+        # Whoever cleans tmp/ takes what can be locked for litter: this is held until it is gone.
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.rename(paths.volume(name), paths.tmp + "/" + litter)
-    except FileNotFoundError:
+        _sync(paths.volumes)
+        remove_tree(kernel or Kernel(), parent, litter)
+    except (FileNotFoundError, BlockingIOError):  # absent, or being removed by somebody else
         return False
     except OSError as error:
         raise _wrapped(error, "Cannot remove volume %s" % name, "volume " + name) from error
-    parent = os.open(paths.tmp, _DIRECTORY)
-    try:
-        remove_tree(kernel or Kernel(), parent, litter)
-        _sync(paths.volumes)
-    except OSError as error:
-        if error.errno in (errno.EXDEV, errno.EBUSY):
-            os.rename(paths.tmp + "/" + litter, paths.volume(name))
-        raise _wrapped(error, "Cannot remove volume %s" % name, "volume " + name) from error
     finally:
-        os.close(parent)
+        for fd in (parent, held):
+            if fd >= 0:
+                os.close(fd)
     return True
+
+
+def _refuse_mounts(path: str, name: str) -> None:
+    prefix = os.path.realpath(path) + "/"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            # Blanks and backslashes are octal in this file; names of volumes hold neither.
+            place = line.split(" ")[4].replace("\\040", " ").replace("\\134", "\\")
+            if place.startswith(prefix):
+                raise InUse(
+                    "Cannot remove volume %s: %s is a mount point" % (name, place),
+                    step="volume",
+                    subject="volume " + name,
+                    path=place,
+                    hint="Unmount it first.",
+                )
 
 
 def copy_up(kernel: Kernel, rootfs_fd: int, path_in_image: str, volume_dir: str) -> bool:
@@ -108,7 +127,7 @@ def copy_up(kernel: Kernel, rootfs_fd: int, path_in_image: str, volume_dir: str)
                     os.pwrite(marker, b"1", 0)
                     os.fsync(marker)
                     copy_tree(kernel, source, target)
-                    _sync_fs(target)
+                    kernel.syncfs(target)
                     os.truncate(marker, 0)
                     return True
                 finally:
@@ -132,8 +151,6 @@ def _image_directory(kernel: Kernel, rootfs_fd: int, path: str) -> Optional[int]
 
 def _lock(path: str) -> int:
     """Two containers may start with the same new volume at once: one copies, the other waits."""
-    import fcntl
-
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -169,14 +186,6 @@ def _sync(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _sync_fs(fd: int) -> None:
-    """syncfs(2) has no Python name; sync(2) would wait for every disk of the host."""
-    import ctypes
-
-    if ctypes.CDLL(None, use_errno=True).syncfs(fd) < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "syncfs")
 
 
 def _wrapped(error: OSError, sentence: str, subject: str) -> Exception:

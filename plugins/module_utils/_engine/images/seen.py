@@ -1,0 +1,78 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which archive files were imported, so that a task that imports the same file again need not read it.
+
+A cache beside the database, never the truth: an entry holds only while the file is the same inode with the same size
+and times, and none is made for a file that was written to just before (a later write could leave its times as they
+were). Losing it costs time, nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import NamedTuple, Optional
+
+from ..paths import Paths
+
+_KEPT = 200
+_SETTLED = 2_000_000_000  # ns; longer than any file system's clock tick
+
+
+class Seen(NamedTuple):
+    diff_id: str
+    newest: int
+
+
+def stamp(info: os.stat_result) -> list[int]:
+    return [info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
+
+
+def _file(paths: Paths) -> str:
+    return paths.state + "/imports.json"
+
+
+def _load(paths: Paths) -> dict[str, list[object]]:
+    try:
+        with open(_file(paths), encoding="utf-8", errors="surrogateescape") as reader:
+            entries = json.load(reader)
+    except (OSError, ValueError):  # none yet, or damaged: start anew
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def recall(paths: Paths, path: str) -> Optional[Seen]:
+    """What is known of the file at ``path`` as it is now."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    entry = _load(paths).get(os.path.realpath(path))
+    if not isinstance(entry, list) or len(entry) != 3 or entry[0] != stamp(info):
+        return None
+    diff_id, newest = entry[1], entry[2]
+    return Seen(diff_id, newest) if isinstance(diff_id, str) and isinstance(newest, int) else None
+
+
+def remember(paths: Paths, path: str, info: os.stat_result, seen: Seen) -> None:
+    """``info``: the file's state before it was read, which it still had afterwards. Failing to write is no failure."""
+    if time.time_ns() - max(info.st_ctime_ns, info.st_mtime_ns) < _SETTLED:
+        return
+    entries = _load(paths)
+    name = os.path.realpath(path)
+    entries.pop(name, None)
+    entries[name] = [stamp(info), *seen]
+    for old in list(entries)[:-_KEPT]:
+        del entries[old]
+    temporary = "%s.%s" % (_file(paths), os.urandom(4).hex())
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, json.dumps(entries).encode("utf-8", "surrogateescape"))
+        finally:
+            os.close(fd)
+        os.rename(temporary, _file(paths))
+    except OSError:  # a cache: the next import reads the file again
+        return
