@@ -148,3 +148,37 @@ def test_a_namespace_is_gone_soon_after_its_release_whoever_looked_into_it(world
     while len(world.links()) > 1 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert len(world.links()) == 1
+
+
+@pytest.mark.parametrize("v6", [False, True], ids=["ipv4", "ipv6"])
+def test_a_client_that_never_stops_sending_reaches_whoever_has_the_udp_port_now(world, v6):
+    """NAT decides once per flow, and each datagram keeps the flow alive: it has to be forgotten."""
+    world.service.create("web", {"enable_ipv6": True})
+    family = socket.AF_INET6 if v6 else socket.AF_INET
+
+    def server():
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        sock.bind(("::" if v6 else "", 53))
+        sock.settimeout(0.5)
+        return sock
+
+    with world.outside.socket(family, socket.SOCK_DGRAM) as client:
+        client.bind(("2001:db8:51::9" if v6 else "198.51.100.9", 5353))
+        client.connect(("2001:db8:51::1" if v6 else "198.51.100.1", 8053))
+
+        def send():
+            with contextlib.suppress(ConnectionRefusedError):
+                client.send(b"hello")
+
+        for number in range(2):  # nobody has the port; then another container had it
+            send()
+            send()
+            cid = world.container("c%d" % number, "web")
+            world.store.networks.put_ports(cid, [PortRecord(cid, "", 8053, "udp", 53)])
+            world.service.start(cid)
+            with world.within(cid, server) as sock:
+                send()
+                send()
+                assert sock.recv(16) == b"hello", number
+            world.service.release(cid)
+            world.store.networks.put_ports(cid, [])
