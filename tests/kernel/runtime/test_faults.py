@@ -60,6 +60,7 @@ def test_a_monitor_killed_at_any_moment_of_a_start_leaves_a_state_that_can_be_re
             pass
     thread.join(30)
     assert not thread.is_alive() and result
+    engine.until(lambda: victim is None or procfs.stat(victim) is None or procfs.stat(victim).state == "Z")
     # Whatever happened: the next start brings it up, and deleting it leaves nothing.
     assert engine.runtime.start(cid)["status"] == "running"
     assert engine.exec(cid, "echo", "ok").stdout == b"ok\n"

@@ -198,6 +198,11 @@ def test_waiting_for_a_restart_needs_somebody_who_waits():
     assert statefile.present(state)["status"] == "restarting"
 
 
+def test_a_start_whose_monitor_was_killed_before_it_was_noted_is_running():
+    assert statefile.present(running(status="created"))["status"] == "running"
+    assert statefile.present(running(status="created", pid_start=1))["status"] == "created"
+
+
 def test_state_is_replaced_atomically_and_damage_is_no_state(tmp_path):
     path = str(tmp_path / "state.json")
     assert statefile.read(path) is None

@@ -74,9 +74,12 @@ class Runtime:
         """
         state = self.state(container)
         if state["status"] in ("running", "paused"):
-            if not self.is_monitored(container):
+            if self.is_monitored(container):
+                return state
+            try:
                 return self.adopt(container)
-            return state
+            except NotFound:  # it ended meanwhile
+                return self._through_spawner("start", container, timeout)
         if state["status"] == "restarting":
             try:
                 answer: dict[str, Any] = self._ask(container, {"op": "start"}, timeout)["state"]
@@ -185,7 +188,6 @@ class Runtime:
         from ..kernel.cgroups import Cgroup, Layout
         from . import cleanup
 
-        self._wait_unlocked(container)
         path = "%s/%s" % (self.paths.cgroup, container)
         try:
             with open(self.paths.container(container) + "/run.json", "rb") as stream:
@@ -194,7 +196,13 @@ class Runtime:
                 path = json.loads(stream.read()).get("cgroup") or path
         except (FileNotFoundError, ValueError):
             pass
-        cleanup.tidy(self.paths, Cgroup(Layout.detect(), path), container)
+        cgroup = Cgroup(Layout.detect(), path)
+        try:
+            self._wait_unlocked(container, 2.0)
+        except TimedOut:  # a monitor that does not do as it is told: it ends with what it watches
+            cgroup.kill_all()
+            self._wait_unlocked(container)
+        cleanup.tidy(self.paths, cgroup, container)
 
     def forget_layers(self, layers: list[str]) -> None:
         """Before layer directories are removed: let the spawner, if there is one, unmount them."""

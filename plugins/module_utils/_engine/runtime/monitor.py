@@ -154,7 +154,7 @@ class Monitor:
         """Take over a running container whose monitor is gone. Raises ``NotFound`` when it has ended meanwhile."""
         state = self.state
         fd = pidfds.open_pid(state["pid"], state["pid_start"]) if statefile.process_alive(state) else None
-        if fd is None:
+        if fd is None or (state["status"] == "created" and not _became_program(state["pid"], fd)):
             raise NotFound("Container %s is not running" % self.id[:12], step="adopt")
         self.child = parent.Child(state["pid"], fd, state["pid_start"], -1)
         os.makedirs(self.run_directory, 0o700, exist_ok=True)
@@ -166,6 +166,8 @@ class Monitor:
         self.started = time.monotonic()
         self._watch(resume=True)
         self.save(monitor_pid=os.getpid(), monitor_start=procfs.start_time(os.getpid()) or 0)
+        if state["status"] == "created":  # killed before the start was noted
+            self.save(status="running", started_at=logs.timestamp())
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
@@ -344,6 +346,21 @@ class Monitor:
             exit_code=error.details.get("exit_code", 128),
             error=error.msg,
         )
+
+
+def _became_program(pid: int, pidfd: int) -> bool:
+    """A monitor killed in mid-start: its child either was told to run, and executes the program, or was not, and ends
+    because nobody is left to tell it. (A reaper stays what it is: then not ending has to do.)"""
+    ours = os.readlink("/proc/self/exe")
+    for _attempt in range(20):
+        if pidfds.wait(pidfd, 0.02):
+            return False
+        try:
+            if os.readlink("/proc/%d/exe" % pid) != ours:
+                return True
+        except OSError:  # ended this moment
+            return False
+    return True
 
 
 def exit_code(pidfd: int) -> Optional[int]:

@@ -103,8 +103,9 @@ def present(state: dict[str, Any]) -> dict[str, Any]:
         }
     if status == "restarting" and not monitor_alive(state):
         return {**state, "status": "exited", "pid": 0}
-    if status == "created" and state.get("pid"):
-        return {**state, "pid": 0}  # the start was cut short
+    if status == "created" and state.get("pid") and not monitor_alive(state):
+        # Its monitor was killed between "run" and the note of it: the program may run all the same.
+        return {**state, "status": "running"} if process_alive(state) else {**state, "pid": 0}
     return state
 
 
