@@ -182,7 +182,8 @@ def test_a_second_name_for_the_same_image_downloads_nothing(store: Store, regist
 def test_attestations_are_skipped_and_the_platform_is_chosen(store: Store, registry: FakeRegistry) -> None:
     arm, amd = image("arm", architecture="arm64"), image("amd", architecture="amd64")
     name = registry.add("team/app", "1", build_index({"linux/arm64/v8": arm, "linux/amd64": amd}, attestation=True))
-    assert pull(store, name, platform="linux/amd64").image.id == amd.id
+    report = pull(store, name, platform="linux/amd64")
+    assert report.image.id == amd.id and report.digest == digest_of(registry.manifests[("team/app", "1")][0])
     assert pull(store, name, platform="linux/arm64").image.id == arm.id
     with pytest.raises(NotFound, match=r"linux/s390x .* it has linux/amd64, linux/arm64"):
         pull(store, name, platform="linux/s390x")

@@ -174,21 +174,21 @@ class _Pull:
         self._watch.lap("config")
         layers = self._layers(config, manifest.layers)
         size = self._bring_in(layers)
-        for document in resolution.documents:
-            store.blobs.put_bytes(document)
+        for data in resolution.documents:
+            store.blobs.put_bytes(data)
         record = _record(manifest.config.digest, resolution, config, size, layers)
         before = store.images.by_reference(reference.canonical())
         store.images.put(
             record, references=[reference.canonical()], repo_digests=[reference.repo_digest(resolution.digest)]
         )
-        for digest in (resolution.digest, resolution.manifest_digest):
-            store.blobs.unpin(digest)  # reachable from here on
+        for document in (resolution.digest, resolution.manifest_digest):
+            store.blobs.unpin(document)  # reachable from here on
         self._watch.lap("commit")
         self._progress.phase("done")
         changed = before is None or before.id != record.id
         warnings = [warning] if warning else []
         received = self._progress.received
-        return PullReport(record, digest, changed, received, self._reused, warnings, self._watch.total())
+        return PullReport(record, resolution.digest, changed, received, self._reused, warnings, self._watch.total())
 
     def _config(self, descriptor: Descriptor, layers: int) -> dict[str, object]:
         subject = str(self._reference)
