@@ -68,10 +68,18 @@ def redirected(netns_fd: int, port: int) -> bool:
 
 
 def redirect(sock: socket.socket, port: int) -> None:
-    batch = Batch()
+    """A predecessor's redirect led to its own port, and is replaced."""
     chain = objects.Chain("output", "nat", objects.OUTPUT, -100)
-    objects.replace_table(batch, objects.Ruleset(AF_INET, TABLE, (chain,), (), _rules(port), {}))
-    Nfnetlink(sock).commit(batch)
+    ruleset = objects.Ruleset(AF_INET, TABLE, (chain,), (), _rules(port), {})
+    for fill in (objects.new_table, objects.replace_table):
+        batch = Batch()
+        fill(batch, ruleset)
+        try:
+            Nfnetlink(sock).commit(batch)
+            return
+        except FileExistsError:
+            if fill is objects.replace_table:
+                raise
 
 
 def _rules(port: int) -> tuple[objects.Rule, ...]:

@@ -184,7 +184,9 @@ class Firewall:
                 found = objects.read_table(nl, ruleset.family, ruleset.table, ruleset.sets)
                 whole = found is not None and _same_frame(ruleset, found)
                 changes.compare(ruleset, found if whole else None)
-                if found is not None and whole:
+                if found is None:
+                    objects.new_table(batch, ruleset)
+                elif whole:
                     _repair_elements(batch, ruleset, found)
                 else:
                     objects.replace_table(batch, ruleset)

@@ -17,6 +17,7 @@ from typing import NamedTuple, Optional
 from ..nfnetlink import (
     F_APPEND,
     F_CREATE,
+    F_EXCL,
     SUBSYS_NFTABLES,
     Batch,
     Nfnetlink,
@@ -128,8 +129,9 @@ def type_length(types: tuple[int, ...]) -> int:
 # -- changes ----------------------------------------------------------------------------------------------------
 
 
-def add_table(batch: Batch, family: int, table: str) -> None:
-    batch.add(NEWTABLE, family, text(1, table) + u32(2, 0), "add table %s" % table, F_CREATE)
+def add_table(batch: Batch, family: int, table: str, *, must_be_new: bool = False) -> None:
+    flags = F_CREATE | (F_EXCL if must_be_new else 0)
+    batch.add(NEWTABLE, family, text(1, table) + u32(2, 0), "add table %s" % table, flags)
 
 
 def delete_table(batch: Batch, family: int, table: str) -> None:
@@ -137,10 +139,19 @@ def delete_table(batch: Batch, family: int, table: str) -> None:
 
 
 def replace_table(batch: Batch, ruleset: Ruleset) -> None:
-    """Whatever table of that name there is, afterwards it is ``ruleset``: added first, so that deleting cannot fail."""
+    """Whatever table of that name there is, afterwards it is ``ruleset``: added first, so that deleting cannot fail.
+
+    Closing a socket that deleted something waits until the kernel has freed it (5 to 15 ms here), so ``new_table`` is
+    for the start of a container.
+    """
     add_table(batch, ruleset.family, ruleset.table)
     delete_table(batch, ruleset.family, ruleset.table)
-    add_table(batch, ruleset.family, ruleset.table)
+    new_table(batch, ruleset)
+
+
+def new_table(batch: Batch, ruleset: Ruleset) -> None:
+    """EEXIST, and nothing changes, if there is a table of that name."""
+    add_table(batch, ruleset.family, ruleset.table, must_be_new=True)
     for chain in ruleset.chains:
         add_chain(batch, ruleset.family, ruleset.table, chain)
     for index, declared in enumerate(ruleset.sets):
