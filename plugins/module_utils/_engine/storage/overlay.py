@@ -187,7 +187,11 @@ def _empty(kernel: Kernel) -> int:
 
 
 def _best_mode(kernel: Kernel) -> str:
+    """Found once per process. The environment variable WHARF_OVERLAY_MODE decides for tests."""
     global _mode
+    forced = os.environ.get("WHARF_OVERLAY_MODE")
+    if forced in ("fd", "string", "legacy"):
+        return forced
     if _mode is None:
         _mode = "fd" if _lower_fds(kernel) else "string" if _lower_strings(kernel) else "legacy"
     return _mode
