@@ -10,7 +10,7 @@ import secrets
 import socket
 
 import pytest
-from module_utils._engine.errors import Conflict, NotFound, UsageError
+from module_utils._engine.errors import Conflict, NotFound, Unsupported, UsageError
 from module_utils._engine.network import definition, ipam, leases, ports
 from module_utils._engine.paths import Paths
 from module_utils._engine.store.records import ContainerRecord, PortRecord
@@ -72,6 +72,20 @@ def test_a_definition_that_cannot_work_stores_nothing(store, spec):
     with pytest.raises(UsageError):
         network(store, "bad", **spec)
     assert store.networks.list() == []
+
+
+@pytest.mark.parametrize("option", ["bridge.gateway_mode_ipv4", "bridge.inhibit_ipv4", "bridge.enable_iccc"])
+def test_docker_s_options_that_we_would_ignore_are_refused(store, option):
+    with pytest.raises(Unsupported, match=option):
+        network(store, "x", driver_options={"com.docker.network." + option: "true"})
+    network(store, "x", driver_options={"org.example.note": "true"})
+
+
+def test_interface_names_can_begin_otherwise(store):
+    network(store, "a", driver_options={"com.docker.network.container_iface_prefix": "lan"})
+    network(store, "b")
+    records = plan(store, container(store, "c"), {"name": "a"}, {"name": "b"})
+    assert [r.ifname for r in records] == ["lan0", "eth0"]
 
 
 def test_names_and_bridges_are_unique(store):
@@ -233,6 +247,12 @@ def test_chosen_ports_are_kept_and_never_collide_with_asked_ones(store):
     assert ports.resolve(store, cid, wanted) == first
     clash = [*wanted, {"container_port": 9, "host_port": first[0].host_port, "protocol": "tcp", "host_ip": ""}]
     assert len({(p.host_port, p.protocol) for p in ports.resolve(store, cid, clash)}) == 3
+
+
+def test_a_network_can_say_where_ports_are_published(store):
+    cid = container(store, "c")
+    wanted = [{"container_port": 80, "host_port": 40003}, {"container_port": 81, "host_port": 40004, "host_ip": "::"}]
+    assert [p.host_ip for p in ports.resolve(store, cid, wanted, host_ip="127.0.0.1")] == ["127.0.0.1", "::"]
 
 
 def test_one_request_cannot_ask_twice_for_a_port(store):

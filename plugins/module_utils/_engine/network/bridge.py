@@ -13,7 +13,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..errors import Conflict, KernelError, UsageError
+from ..errors import Conflict, KernelError, Unsupported, UsageError
 from .sandbox import read_sysctl, write_sysctl
 
 if TYPE_CHECKING:
@@ -23,8 +23,18 @@ if TYPE_CHECKING:
 
 NAME_OPTION = "com.docker.network.bridge.name"
 MTU_OPTION = "com.docker.network.driver.mtu"
+HOST_BINDING_OPTION = "com.docker.network.bridge.host_binding_ipv4"
+PREFIX_OPTION = "com.docker.network.container_iface_prefix"
 _ENABLE_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 _ENABLE_ICC = "com.docker.network.bridge.enable_icc"
+_HARMLESS = (  # what we do anyway
+    ("com.docker.network.bridge.default_bridge", "true"),
+    ("com.docker.network.bridge.default_bridge", "false"),
+    ("com.docker.network.bridge.gateway_mode_ipv4", "nat"),
+    ("com.docker.network.bridge.gateway_mode_ipv6", "nat"),
+    ("com.docker.network.bridge.inhibit_ipv4", "false"),
+)
+_KNOWN = (NAME_OPTION, MTU_OPTION, HOST_BINDING_OPTION, PREFIX_OPTION, _ENABLE_MASQUERADE, _ENABLE_ICC)
 DEFAULT_NETWORK = "bridge"
 _FALLBACK_MTU = 1500
 
@@ -74,7 +84,13 @@ def link_name(paths: Paths, record: NetworkRecord) -> str:
 
 
 def check_options(record: NetworkRecord) -> None:
-    """UsageError for driver options that cannot work; before anything exists."""
+    """UsageError for driver options that cannot work, Unsupported for those of Docker's that would be ignored (some of
+    them open or close ports); before anything exists. Others are anybody's notes."""
+    for name, value in (record.spec.get("driver_options") or {}).items():
+        if name.startswith("com.docker.network.") and name not in _KNOWN and (name, str(value)) not in _HARMLESS:
+            raise Unsupported("driver option %s is not supported" % name, step="create_network", path="driver_options")
+    from . import ipam
+
     name = option(record, NAME_OPTION)
     if name is not None and (not 0 < len(name) <= 15 or "/" in name or name.split() != [name] or name in (".", "..")):
         raise UsageError(
@@ -83,6 +99,14 @@ def check_options(record: NetworkRecord) -> None:
     mtu = option(record, MTU_OPTION)
     if mtu is not None and (not mtu.isdigit() or not 68 <= int(mtu) <= 65535):
         raise UsageError("invalid MTU %r: it must be between 68 and 65535" % mtu, path=MTU_OPTION)
+    binding = option(record, HOST_BINDING_OPTION)
+    if binding and ipam.to_number(binding, HOST_BINDING_OPTION)[1] != 32:
+        raise UsageError("invalid IPv4 address: %s" % binding, path=HOST_BINDING_OPTION)
+    prefix = option(record, PREFIX_OPTION)
+    if prefix is not None and (
+        not 0 < len(prefix) <= 12 or "/" in prefix or prefix.split() != [prefix] or prefix == "lo"
+    ):
+        raise UsageError("%r cannot begin an interface name" % prefix, path=PREFIX_OPTION)
     masquerade(record)
     icc(record)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..errors import Conflict, UsageError
 from . import ipam
-from .bridge import DEFAULT_NETWORK
+from .bridge import DEFAULT_NETWORK, PREFIX_OPTION, option
 
 if TYPE_CHECKING:
     from ..store.records import EndpointRecord, NetworkRecord
@@ -37,9 +37,9 @@ def check(network: NetworkRecord, asked: Mapping[str, Any]) -> Wanted:
     label = "%s (%s)" % (network.name, network.id[:12])
     aliases = [str(alias) for alias in asked.get("aliases") or []]
     static = {}
-    for option in ("ipv4_address", "ipv6_address"):
-        text = asked.get(option)
-        static[option] = ipam.check_static(network.subnets, str(text), option, label) if text else None
+    for key in ("ipv4_address", "ipv6_address"):
+        text = asked.get(key)
+        static[key] = ipam.check_static(network.subnets, str(text), key, label) if text else None
     if network.name == DEFAULT_NETWORK:
         if any(static.values()):
             raise UsageError("user specified IP address is supported on user defined networks only", path="networks")
@@ -118,12 +118,13 @@ def _used(store: Store, network: NetworkRecord, container_id: str) -> set[str]:
     return {a for e in leases if e.container_id != container_id for a in (e.ipv4, e.ipv6) if a}
 
 
-def free_ifname(endpoints: Sequence[EndpointRecord]) -> str:
+def free_ifname(network: NetworkRecord, endpoints: Sequence[EndpointRecord]) -> str:
     taken = {endpoint.ifname for endpoint in endpoints}
+    prefix = option(network, PREFIX_OPTION) or "eth"
     number = 0
-    while "eth%d" % number in taken:
+    while "%s%d" % (prefix, number) in taken:
         number += 1
-    return "eth%d" % number
+    return "%s%d" % (prefix, number)
 
 
 def plan(
@@ -151,7 +152,7 @@ def plan(
         records = []
         for position, (network, wanted) in enumerate(pairs):
             before = have.get(network.id)
-            ifname = before.ifname if before else free_ifname(list(have.values()))
+            ifname = before.ifname if before else free_ifname(network, list(have.values()))
             record = put(store, container_id, network, wanted, position=position, ifname=ifname, before=before)
             have[network.id] = record
             records.append(record)

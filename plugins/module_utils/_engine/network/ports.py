@@ -126,9 +126,12 @@ def _try(address: str, port: int, protocol: str) -> bool:
     return True
 
 
-def resolve(store: Store, container_id: str, published: Sequence[Mapping[str, Any]]) -> list[PortRecord]:
+def resolve(
+    store: Store, container_id: str, published: Sequence[Mapping[str, Any]], *, host_ip: str = ""
+) -> list[PortRecord]:
     """Records for ``published_ports``: host port 0 becomes the port the container had for the same container port
-    before, else a free one of the host's ephemeral range."""
+    before, else a free one of the host's ephemeral range. ``host_ip``: where an entry names no address."""
+    default = host_ip
     from ..store.records import PortRecord
 
     taken = store.networks.ports()
@@ -137,7 +140,7 @@ def resolve(store: Store, container_id: str, published: Sequence[Mapping[str, An
     records: list[PortRecord] = []
     asked_first = sorted(published, key=lambda item: not int(item.get("host_port") or 0))
     for item in asked_first:
-        host_ip, protocol = str(item.get("host_ip") or ""), str(item.get("protocol") or "tcp")
+        host_ip, protocol = str(item.get("host_ip") or default), str(item.get("protocol") or "tcp")
         container_port, host_port = int(item["container_port"]), int(item.get("host_port") or 0)
         if protocol not in _TYPES:
             raise UsageError("invalid proto: %s" % protocol, path="published_ports")

@@ -187,10 +187,13 @@ class NetworkService:
         return leases.plan(self.store, container_id, wanted, self.find)
 
     def resolve_ports(self, container_id: str, published: Sequence[Mapping[str, Any]]) -> list[PortRecord]:
-        """Records for ``published_ports``, host port 0 chosen. Not stored."""
+        """Records for ``published_ports``, host port 0 chosen. Not stored. The container's leases exist: its gateway
+        network may say on which address ports are published (host_binding_ipv4)."""
         from . import ports
 
-        return ports.resolve(self.store, container_id, published)
+        gateway = endpoint.gateway_networks([network for network, _record in self._members(container_id)]).get(2)
+        binding = bridge.option(gateway, bridge.HOST_BINDING_OPTION) if gateway is not None else None
+        return ports.resolve(self.store, container_id, published, host_ip=binding or "")
 
     def check_ports(self, records: Sequence[PortRecord], container_id: str) -> None:
         """Conflict before anything changes, when a port is another container's or a host process is bound to it."""
@@ -270,7 +273,7 @@ class NetworkService:
                 network,
                 asked,
                 position=old.position if old else max((e.position for e in have), default=-1) + 1,
-                ifname=old.ifname if old else leases.free_ifname(have),
+                ifname=old.ifname if old else leases.free_ifname(network, have),
                 before=old,
             )
         self._live_change(container, before)
