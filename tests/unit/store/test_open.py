@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 
 import pytest
-from helpers.store_kit import container, fork_all, hex_id
+from helpers.store_kit import check_invariants, container, digest, fork_all, hex_id, put_image
 from module_utils._engine.errors import StateError, WharfError
 from module_utils._engine.paths import Paths
 from module_utils._engine.store import schema
@@ -189,6 +190,31 @@ def test_a_container_directory_that_vanished_is_made_again(paths):
     with Store.open(paths, recover=False) as store:
         assert len(store.recover()) == 1
         assert os.path.isdir(paths.container(container("web").id))
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_an_image_whose_layer_vanished_is_forgotten_and_comes_back_with_a_pull(used, paths):
+    with Store.open(paths) as store:
+        image = put_image(store, "a", ["base", "top"], ["a:1"])
+        put_image(store, "b", ["base"], ["b:1"])
+        if used:
+            store.containers.create(container("web", image.id))
+    shutil.rmtree(paths.layer(image.layers[1].chain_id))
+    with Store.open(paths) as store:
+        assert store.images.by_reference("a:1") is None
+        assert [left.config["name"] for left in store.images.list()] == ["b"]
+        assert (store.containers.by_name("web") is not None) == used
+        put_image(store, "a", ["base", "top"], ["a:1"])
+        assert store.images.by_reference("a:1") == image
+        check_invariants(store)
+
+
+def test_a_layer_directory_without_row_is_removed(paths):
+    Store.open(paths).close()
+    os.makedirs(paths.layer(digest("x")) + "/tree")
+    with Store.open(paths) as store:
+        check_invariants(store)
+        assert os.listdir(paths.layers) == []
 
 
 def test_a_leftover_that_cannot_be_removed_stops_nobody(paths, monkeypatch):

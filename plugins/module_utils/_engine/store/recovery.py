@@ -99,14 +99,13 @@ def _discard(paths: Paths, path: str, sentence: str) -> str:
 
 
 def _forget_layer(store: Store, chain: str) -> list[str]:
-    """A row without directory. An image that needs it is broken: it is removed (a pull brings it back) unless
-    containers are made from it; those cannot start, and say so."""
+    """A row without directory. An image that needs it is broken: it is removed (a pull brings it back), or waits
+    unnamed for the last of its containers (which cannot start until the image was pulled again)."""
     done = []
     images = store.db.execute("SELECT DISTINCT image_id FROM image_layers WHERE chain_id = ?", (chain,))
     for (image_id,) in images:
         store.db.execute("DELETE FROM image_layers WHERE image_id = ?", (image_id,))
-        if not store.db.first("SELECT 1 FROM containers WHERE image_id = ?", (image_id,)):
-            store.db.execute("DELETE FROM images WHERE id = ?", (image_id,))
+        store.images.remove(image_id, force=True)
         done.append("image %s lost its layer %s: pull it again" % (image_id, chain))
     store.db.execute("DELETE FROM layers WHERE chain_id = ?", (chain,))
     return [*done, "forgot the missing layer %s" % chain]
