@@ -159,6 +159,33 @@ def build(entries: list[bytes], *, end: bool = True) -> bytes:
     return b"".join(entries) + (bytes(1024) if end else b"")
 
 
+# -- for fuzzing -------------------------------------------------------------------------------------------------
+
+
+def sampler() -> bytes:
+    """An archive with one of everything, to be mutated."""
+    return build(
+        [
+            folder("d"), file("d/f", b"x" * 600, xattrs={"user.a": b"1"}, nsec=5), symlink("s", "d"), link("l", "d/f"),
+            char("c", 1, 3), file("n" * 150, b"1", gnu=True), whiteout("w"), opaque("d"),
+            pax({"GNU.sparse.size": "9", "GNU.sparse.map": "0,1,5,2"}) + file("sp", b"abc"),
+            pax({"GNU.sparse.major": "1", "GNU.sparse.realsize": "9", "GNU.sparse.name": "q"})
+            + file("sp", padded(b"1\n0\n3\n") + b"abc"),
+            header("o", b"S", 0, magic=b"ustar  \0"),
+        ]
+    )  # fmt: skip
+
+
+def repaired(data: bytes) -> bytes:
+    """Every block in header position gets a right checksum again, so that mutations get past it."""
+    out = bytearray(data)
+    for at in range(0, len(out) - 511, 512):
+        if bytes(out[at + 257 : at + 262]) == b"ustar":
+            out[at + 148 : at + 156] = b" " * 8
+            out[at + 148 : at + 156] = b"%06o\0 " % sum(out[at : at + 512])
+    return bytes(out)
+
+
 # -- comparing trees ---------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,9 @@ import os
 import stat
 
 import pytest
-from helpers.tars import build, file, folder, link, pax, snapshot, whiteout
+from helpers.tars import build, file, folder, link, pax, repaired, sampler, snapshot, whiteout
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from module_utils._engine.errors import DiskFull, IntegrityError, KernelError
 from module_utils._engine.images.layers import LayerWriter, Limits, best_form
 from module_utils._engine.kernel.syscalls import Kernel
@@ -159,3 +161,30 @@ def test_indexes_are_deterministic(tmp_path):
     write(tmp_path / "c", "erofs", data + b"\0")
     read = {name: (tmp_path / name / "index").read_bytes() for name in "abc"}
     assert read["a"] == read["b"] != read["c"]
+
+
+SEED = sampler()
+CHANGES = st.tuples(st.integers(0, len(SEED) - 1), st.binary(min_size=1, max_size=12))
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(CHANGES, min_size=1, max_size=6))
+def test_mutated_archives_are_the_same_in_both_forms_and_stay_inside(tmp_path, changes):
+    data = bytearray(SEED)
+    for at, text in changes:
+        data[at : at + len(text)] = text
+    base = tmp_path / os.urandom(6).hex()
+    base.mkdir()
+    outcomes = {}
+    for form in FORMS:
+        try:
+            result = write(base / form, form, repaired(bytes(data)))
+        except IntegrityError as error:
+            outcomes[form] = error.msg
+            continue
+        fd = overlay.mount_rootfs(KERNEL, [(str(base / form), result.form)])
+        outcomes[form] = snapshot(fd)
+        os.close(fd)
+        assert set(os.listdir(base / form)) == ({"tar", "index"} if result.form == "erofs" else {"tree"})
+    assert outcomes["erofs"] == outcomes["tree"]
+    assert set(os.listdir(base)) == set(FORMS)
