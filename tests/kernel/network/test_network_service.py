@@ -773,3 +773,16 @@ def test_a_release_killed_after_it_shut_the_port_is_undone_by_a_start(host):
         assert not host.reaches(one, host.address(two), 80, timeout=0.2)
         host.service.start(two)
         assert host.reaches(one, host.address(two), 80, timeout=2)
+
+
+def test_the_namespace_of_a_run_that_ended_is_not_given_to_the_next(host):
+    host.service.create("web", {})
+    cid = host.started("c", "web")
+    host.within(cid, lambda: sandbox.write_sysctl("ipv4/ip_unprivileged_port_start", "99"))
+    write_state(host, cid)
+    host.service.start(cid)
+    assert host.within(cid, lambda: sandbox.read_sysctl("ipv4/ip_unprivileged_port_start")) == "99", "it runs"
+    write_state(host, cid, pid_start=1)
+    host.service.start(cid)
+    assert host.within(cid, lambda: sandbox.read_sysctl("ipv4/ip_unprivileged_port_start")) == "0"
+    assert host.service.check(cid) == []

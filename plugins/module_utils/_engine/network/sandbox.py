@@ -11,7 +11,7 @@ left behind, and is used again.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import KernelError
 
@@ -131,21 +131,33 @@ def _adopt(kernel: Kernel, path: str, pid: int) -> bool:
 def process_of(paths: Paths, container_id: str) -> int:
     """A pid that says that the container runs (its own, its monitor's between two tries of a restart policy), or 0. By
     the reader's rule of state.json: same boot, and that very process alive."""
-    import json
-
     from ..kernel import procfs
 
-    try:
-        with open(paths.container(container_id) + "/state.json", encoding="utf-8") as file:
-            state = json.load(file)
-    except (OSError, ValueError):  # removed, or never ran
-        return 0
+    state = _state(paths, container_id)
     if state.get("status") not in ("running", "restarting", "paused") or state.get("boot_id") != procfs.boot_id():
         return 0
     waiting = state["status"] == "restarting"
     pid = int(state.get("monitor_pid" if waiting else "pid") or 0)
     start = int(state.get("monitor_start" if waiting else "pid_start") or 0)
     return pid if pid and procfs.is_alive(pid, start) else 0
+
+
+def is_left_over(paths: Paths, container_id: str) -> bool:
+    """Whether the namespace is that of a run that has ended without taking it down (its monitor was killed, or is about
+    to do it): what the container did inside, rules and settings, must not meet its next run."""
+    ran = _state(paths, container_id).get("status") not in (None, "created")
+    return ran and not process_of(paths, container_id)
+
+
+def _state(paths: Paths, container_id: str) -> dict[str, Any]:
+    import json
+
+    try:
+        with open(paths.container(container_id) + "/state.json", encoding="utf-8") as file:
+            state = json.load(file)
+    except (OSError, ValueError):  # removed, or never ran
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def open_netns(path: str) -> int:

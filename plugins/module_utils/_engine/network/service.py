@@ -213,6 +213,9 @@ class NetworkService:
         """
         container = self._container(container_id)
         fresh = not self.is_active(container_id)
+        if not fresh and sandbox.is_left_over(self.paths, container_id):
+            self.release(container_id)
+            fresh = True
         path = sandbox.create(self.kernel, self.paths, container_id)
         try:
             members = self._attach(container_id)
