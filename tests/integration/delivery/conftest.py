@@ -109,6 +109,7 @@ class Controller:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=240,
+            check=False,
         )
         lines = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
         return Result(done.returncode, lines, done.stdout)
@@ -153,6 +154,7 @@ def find_pythons() -> dict[str, str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            check=False,
         )
         if asked.returncode == 0:
             found.setdefault(asked.stdout.strip(), path)
@@ -172,7 +174,9 @@ def make_venv(python: str, name: str, *packages: str) -> str:
         shutil.rmtree(directory, ignore_errors=True)
         subprocess.run([python, "-m", "venv", str(directory)], check=True)
         command = [str(directory / "bin/python"), "-m", "pip", "install", "-q", "-r", str(ROOT / "requirements.txt")]
-        done = subprocess.run([*command, *packages], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(
+            [*command, *packages], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
         if done.returncode:
             pytest.skip("pip cannot install %s: %s" % (" ".join(packages), done.stdout[-300:]))
         stamp.touch()

@@ -192,5 +192,5 @@ def test_missing_libraries_on_the_controller_are_named(controller: Controller, e
 def test_a_task_leaves_no_process_that_holds_it(controller: Controller, engine: Engine) -> None:
     result = controller.play([VOLUME])
     assert result.code == 0
-    asked = subprocess.run(["ps", "-eo", "args"], stdout=subprocess.PIPE, text=True)
+    asked = subprocess.run(["ps", "-eo", "args"], stdout=subprocess.PIPE, text=True, check=True)
     assert not [line for line in asked.stdout.splitlines() if engine.state in line]
