@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from kernel.network.netlab import Namespace
 from module_utils._engine.errors import KernelError, UsageError
-from module_utils._engine.kernel.nfnetlink import AF_INET, Batch, Nfnetlink
+from module_utils._engine.kernel.nfnetlink import AF_INET, Batch, Nfnetlink, open_socket, parse
 from module_utils._engine.kernel.nftables import expressions as x
 from module_utils._engine.kernel.nftables import objects
+from module_utils._engine.network import dns_sockets
 from module_utils._engine.network import firewall as module
 from module_utils._engine.network.firewall import Desired, Firewall, Network, Port, ports_for
 from module_utils._engine.paths import Paths
@@ -376,3 +377,30 @@ def test_verdict_maps_read_as_meant(host: Namespace) -> None:
     text = host.listed()
     assert "iifname vmap @jumps" in text
     assert '"a" : jump own' in text and '"b" : drop' in text
+
+
+def raw_rules(host: Namespace) -> list[tuple[int, bytes, bytes]]:
+    """Family, chain and instructions of every rule, as the kernel gives them out."""
+    with Nfnetlink.at(host.fd) as nl:
+        found = nl.dump(objects.GETRULE, 0, b"", "rules")
+    return [(family, parse(data)[2], parse(data)[4]) for family, data in found]
+
+
+def test_our_rules_are_byte_for_byte_what_nft_makes_of_their_text(host: Namespace, firewall: Firewall) -> None:
+    firewall.sync(DESIRED)
+    ours = raw_rules(host)
+    host.nft("flush ruleset\n" + host.listed())
+    assert len(ours) > 20
+    assert raw_rules(host) == ours
+
+
+def test_the_resolvers_redirect_is_byte_for_byte_what_nft_makes_of_its_text(host: Namespace) -> None:
+    sock = host.do(open_socket)
+    dns_sockets.redirect(sock, 4000)
+    dns_sockets.redirect(sock, 4053)
+    ours, text = raw_rules(host), host.listed()
+    for protocol in ("udp", "tcp"):
+        assert "ip daddr 127.0.0.11 %s dport 53 dnat to 127.0.0.11:4053" % protocol in text
+    host.nft("flush ruleset\n" + text)
+    assert raw_rules(host) == ours
+    sock.close()
