@@ -117,7 +117,7 @@ def test_a_neighbour_that_swaps_links_on_a_shared_volume_never_gets_a_mount_outs
     (secret / "s").write_text("s")
     volume = {"source": str(shared), "target": "/shared", "type": "bind"}
     swapper = engine.start("cd /shared; while :; do mv a c; mv b a; mv a b; mv c a; done", volumes=[volume])
-    for _ in range(6):
+    for _n in range(6):
         inner = {"source": str(secret), "target": "/shared/a/etc/sub", "type": "bind"}
         cid = engine.create(["/bin/sleep", "100"], volumes=[volume, inner])
         try:

@@ -167,6 +167,8 @@ def test_the_reaper_forwards_signals_and_reaps_orphans(engine):
     time.sleep(0.2)
     listing = engine.exec(cid, "ps", "-o", "pid,stat,comm").stdout.decode()
     assert " Z" not in listing
+    assert engine.exec(cid, "cat", "/proc/1/cmdline").stdout.strip(b"\0") == b"init"
+    assert engine.paths.state not in engine.exec(cid, "ps", "-o", "pid,args").stdout.decode()
     assert "pid 2\n" in engine.output(cid)
     state = engine.runtime.stop(cid, timeout=5)
     assert state["exit_code"] == 7 and "term" in engine.output(cid)
@@ -191,3 +193,31 @@ def test_hooks_run_once_the_container_has_ended(engine, tmp_path):
     engine.sh("true", run={"on_exit": [["/nosuch/program"], ["/bin/sh", "-c", "echo done >> %s" % mark]]})
     engine.runtime._wait_unlocked(engine.ids[-1])
     assert mark.read_text() == "done\n"
+
+
+def test_six_mebibytes_are_enough_to_start_in(engine):
+    cid = engine.start("sleep 100", memory=6 << 20, memory_swap=6 << 20)
+    assert engine.exec(cid, "echo", "hi").stdout == b"hi\n"
+    assert not engine.runtime.state(cid)["oom_killed"]
+
+
+def test_one_process_more_than_none_is_allowed_by_a_pids_limit(engine):
+    cid = engine.create(["/bin/sh", "-c", "true & true & true & wait; echo end; exec sleep 100"], pids_limit=1)
+    engine.runtime.start(cid)
+    engine.until(lambda: "can't fork" in engine.output(cid, "stderr"))
+
+
+def test_the_log_can_be_changed_while_it_is_written(engine):
+    cid = engine.start("i=0; while [ $i -lt 50 ]; do i=$((i+1)); echo $i; sleep 0.01; done")
+    path = engine.paths.container(cid) + "/log"
+    for size in (None, 1000, 500):
+        log = {"driver": "json-file", "path": path, "max_size": size, "max_file": 20, "labels": {"size": str(size)}}
+        engine.runtime.update(cid, {"log": log})
+        time.sleep(0.1)
+    engine.runtime.wait(cid, timeout=10)
+    assert [int(line) for line in engine.output(cid).split()] == list(range(1, 51))
+
+
+def test_state_of_what_never_was_is_created(engine):
+    assert engine.runtime.state("0" * 64)["status"] == "created"
+    engine.runtime.delete("0" * 64)

@@ -81,7 +81,7 @@ def test_a_passwd_that_is_a_fifo_does_not_hang(tmp_path):
 
 def test_the_delay_doubles_up_to_a_minute_and_starts_over_after_a_stable_run():
     backoff = restart.Backoff()
-    delays = [backoff.delay(0.5) for _ in range(12)]
+    delays = [backoff.delay(0.5) for _n in range(12)]
     assert delays[:4] == [0.1, 0.2, 0.4, 0.8] and delays[-1] == 60.0
     assert backoff.delay(10.0) == 0.1 and backoff.delay(9.9) == 0.2
 

@@ -158,6 +158,7 @@ class Runtime:
 
         Raises ``UnhealthyError`` when it exits or turns unhealthy instead, ``TimedOut``.
         """
+        deadline = None if timeout is None else time.monotonic() + timeout
         state = self.state(container)
         if state["status"] in ("created", "exited"):
             if condition == "exited":
@@ -174,7 +175,7 @@ class Runtime:
             return reached
         except (NotFound, Interrupted):
             # It ended between the two looks; or its monitor was killed, then the connection brings a new one.
-            return self.wait(container, condition, timeout)
+            return self.wait(container, condition, None if deadline is None else max(0.05, deadline - time.monotonic()))
 
     def delete(self, container: str) -> None:
         """Nothing of the container remains but its directory in the state: it is killed, its cgroup and run directory

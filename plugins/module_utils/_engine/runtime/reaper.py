@@ -4,11 +4,12 @@
 """``init: true``: a PID 1 that forwards signals and reaps orphans, so that the program need not.
 
 It is a fork of the engine inside the container, not a program of the host that the container could see or replace.
-It runs with the container's user, capabilities and filter, is not dumpable, and touches no file.
+It runs with the container's user, capabilities and filter, and is not dumpable.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -37,8 +38,25 @@ def fork_and_reap(sync: socket.socket, terminal: bool) -> None:
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         return
+    _hide_arguments()
     sync.close()  # or the parent would never see that the child executed its program
     _reap(child, watched)
+
+
+def _hide_arguments() -> None:
+    """/proc/1/cmdline would show the spawner's: directories of the host. They are overwritten where the kernel reads
+    them from (``arg_start`` and ``arg_end``, fields 48 and 49 of stat; 0 when they are not ours to know)."""
+    try:
+        with open("/proc/self/stat", "rb") as stream:
+            fields = stream.read().rpartition(b")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+        with open("/proc/self/comm", "wb") as stream:
+            stream.write(b"init")
+    except (OSError, ValueError, IndexError):  # no /proc in this container: then nobody sees them either
+        return
+    if 0 < start < end:
+        ctypes.memset(start, 0, end - start)
+        ctypes.memmove(start, b"init", min(4, end - start - 1))
 
 
 def _faults() -> tuple[int, ...]:

@@ -31,11 +31,13 @@ from ..storage import overlay
 from . import parent, statefile, wire
 from .monitor import Monitor
 
+from . import cleanup, reaper  # isort: skip
+from .. import process  # isort: skip
+from ..kernel import devices, seccomp  # isort: skip
+from ..kernel.cgroups import control, events  # isort: skip
+
 # Imported for the monitors: none of them may have to import later, least of all inside a container.
-from . import cleanup, reaper  # noqa: F401  isort: skip
-from .. import process  # noqa: F401  isort: skip
-from ..kernel import devices, seccomp  # noqa: F401  isort: skip
-from ..kernel.cgroups import control, events  # noqa: F401  isort: skip
+PRELOADED = (cleanup, reaper, process, devices, seccomp, control, events)
 
 IDLE = 30.0
 _REQUEST_TIMEOUT = 5.0
@@ -171,7 +173,10 @@ class Spawner:
             signal.set_wakeup_fd(-1)
             os.close(self.wake_read)
             os.close(self.wake_write)
-            monitor = lambda: Monitor(self.kernel, self.paths, container, self.layers, self.layout)  # noqa: E731
+
+            def monitor() -> Monitor:
+                return Monitor(self.kernel, self.paths, container, self.layers, self.layout)
+
             run_monitor(self.paths, operation, container, conn, monitor)
         finally:
             os._exit(1)

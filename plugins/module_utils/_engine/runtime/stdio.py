@@ -40,14 +40,15 @@ class Stdio:
         self.open_stdin = bool(run.get("open_stdin"))
 
     def configure(self, run: Mapping[str, Any]) -> None:
-        """(Re)open the log as run.json says."""
+        """(Re)open the log as run.json says. Raises ``OSError``; the old one then stays in use."""
         log = run.get("log") or {}
+        fresh: Optional[Writer] = None
+        if log.get("driver", "json-file") != "none" and log.get("path"):
+            fresh = Writer(log["path"], log.get("max_size"), log.get("max_file") or 1, log.get("labels"))
         if self.writer is not None:
             self.writer.flush()
             self.writer.close()
-            self.writer = None
-        if log.get("driver", "json-file") != "none" and log.get("path"):
-            self.writer = Writer(log["path"], log.get("max_size"), log.get("max_file") or 1, log.get("labels"))
+        self.writer = fresh
 
     # -- ends ------------------------------------------------------------------------------------------------------
 
