@@ -28,6 +28,7 @@ from . import firewall_rules as fixed
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _FAMILY_NAMES = {AF_INET: "ip", AF_INET6: "ip6"}
+_ALL_FAMILIES = {1: "inet", **_FAMILY_NAMES}
 _TRIES = 20
 _T = TypeVar("_T")
 
@@ -221,6 +222,15 @@ class Firewall:
                 _repair_elements(batch, ruleset, found)
                 sentences.extend("firewall table %s: must %s" % (name, message.what) for message in batch.messages)
         return sentences
+
+    def obstacles(self) -> list[str]:
+        """Other programs' chains that drop forwarded packets by default: a packet must pass every table, so there
+        containers reach nothing outside unless those chains accept them. Ours alone cannot change that."""
+        return [
+            "chain %s of table %s %s drops forwarded packets by default" % (chain.name, _ALL_FAMILIES[family], table)
+            for family, table, chain in self._guard(objects.base_chains)
+            if chain.hook == objects.FORWARD and chain.policy == 0 and family in _ALL_FAMILIES and table != self.table
+        ]
 
     def observe(self) -> dict[str, Any]:
         """``{"present": all tables are there and whole, "networks": [Network...], "ports": [Port...]}``."""

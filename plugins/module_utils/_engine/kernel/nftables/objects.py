@@ -243,6 +243,17 @@ def read_table(nl: Nfnetlink, family: int, table: str, sets: Iterable[Set]) -> O
     return Found(flags, chains, found_sets, rules, elements)
 
 
+def base_chains(nl: Nfnetlink) -> list[tuple[int, str, Chain]]:
+    """Everybody's chains that hang on a hook: ``(family, table, chain)``."""
+    found = []
+    for family, data in nl.dump(GETCHAIN, 0, b"", "read all chains"):
+        attributes = parse(data)
+        chain = _chain(attributes)
+        if chain.hook is not None:
+            found.append((family, string(attributes.get(1, b"")), chain))
+    return found
+
+
 def describe_set(declared: Set) -> tuple[str, int, int, int, int]:
     """The form in which sets are compared: name, flags, key type, data type, key length."""
     key, data = type_number(declared.key), type_number(declared.data)
