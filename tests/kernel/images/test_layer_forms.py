@@ -148,7 +148,8 @@ def test_everything_a_layer_can_hold_is_shown_alike(tmp_path):
     shown = both(tmp_path, EVERYTHING)
     assert len(shown) > 3080
     assert shown[b"./bin/su"][:3] == (stat.S_IFREG | 0o4755, 0, 42)
-    assert shown[b"./bin/su"][8] == shown[b"./bin/twin"][8] is not None
+    assert shown[b"./bin/su"][8] is not None
+    assert shown[b"./bin/su"][8] == shown[b"./bin/twin"][8]
     assert shown[b"./bin"][5] == tars.MTIME * 10**9 + 123456789
     assert shown[b"./old"][5] == -86400 * 10**9 + 500
     assert shown[b"./new"][5] == 4_500_000_000 * 10**9
@@ -164,7 +165,10 @@ def test_pieces_of_any_size_give_the_same_layer(tmp_path, piece):
     data = build([folder("a"), file("a/b" * 60, b"x" * 1000), file("c", b"y" * 512), symlink("l", "a")])
     whole = write(tmp_path / "w", "erofs", data, piece=len(data))[1]
     assert write(tmp_path / "p", "erofs", data, piece=piece)[1] == whole
-    read = lambda at: (tmp_path / at / "layer0" / "index").read_bytes()  # noqa: E731
+
+    def read(at):
+        return (tmp_path / at / "layer0" / "index").read_bytes()
+
     assert read("w") == read("p")
 
 
@@ -249,7 +253,8 @@ def test_hard_links_into_lower_layers_copy_the_file(tmp_path):
     top = build([link("l1", "d/f"), link("l2", "/s/f"), link("l3", "l1"), file("own", b"1"), link("own2", "own")])
     shown = both(tmp_path, low, top)
     assert shown[b"./l1"][:4] == (stat.S_IFREG | 0o640, 9, 0, 5) and shown[b"./l1"][7] == {"user.x": b"1"}
-    assert shown[b"./l1"][8] == shown[b"./l2"][8] == shown[b"./l3"][8] is not None
+    assert shown[b"./l1"][8] is not None
+    assert shown[b"./l1"][8] == shown[b"./l2"][8] == shown[b"./l3"][8]
 
 
 @pytest.mark.parametrize(

@@ -307,7 +307,7 @@ def test_creating_twice_and_removing_twice_is_fine(group):
 def test_joining_itself_after_clone_into_the_cgroup_is_quick(group):
     """The slow path (cgroup.procs in seven v1 hierarchies) waits for RCU grace periods: 7 ms and more."""
     times = []
-    for _ in range(5):
+    for _n in range(5):
         read, write = os.pipe()
 
         def timed(write=write):

@@ -367,6 +367,6 @@ def test_a_user_namespace_with_maps_is_had_by_descriptor():
 def test_no_process_and_no_descriptor_is_left_by_it():
     ranges = [idmap.Range(0, 100000, 10)]
     before = len(os.listdir("/proc/self/fd")), procfs.children(os.getpid())
-    for _ in range(5):
+    for _n in range(5):
         os.close(idmap.userns_fd(Kernel(), ranges, ranges))
     assert (len(os.listdir("/proc/self/fd")), procfs.children(os.getpid())) == before

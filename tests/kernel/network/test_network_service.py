@@ -372,7 +372,7 @@ def test_a_start_that_fails_leaves_nothing(host, monkeypatch):
     cid = host.container("c", "web")
     monkeypatch.setattr(
         "module_utils._engine.network.endpoint.set_default_routes",
-        lambda *_args: (_ for _ in ()).throw(KernelError("no", step="x")),
+        lambda *_args: (_n for _n in ()).throw(KernelError("no", step="x")),
     )
     with pytest.raises(KernelError):
         host.service.start(cid)
@@ -386,7 +386,7 @@ def test_a_repair_that_fails_does_not_tear_down_a_running_container(host, monkey
     with monkeypatch.context() as patch:
         patch.setattr(
             "module_utils._engine.network.endpoint.set_default_routes",
-            lambda *_args: (_ for _ in ()).throw(KernelError("no", step="x")),
+            lambda *_args: (_n for _n in ()).throw(KernelError("no", step="x")),
         )
         with pytest.raises(KernelError):
             host.service.start(cid)

@@ -347,7 +347,7 @@ def test_logs_hold_what_was_written_by_stream_and_tail(shared: Engine) -> None:
 
 def test_two_tasks_creating_the_same_container_make_one(fresh: Engine) -> None:
     pids = []
-    for _ in range(4):
+    for _n in range(4):
         pid = os.fork()
         if pid == 0:
             code = 1

@@ -91,7 +91,7 @@ def test_a_kill_at_any_point_of_create_start_stop_and_remove_is_repaired_by_the_
     length = duration(create)
     remove()
     kills = 0
-    for _ in range(ROUNDS):
+    for _n in range(ROUNDS):
         kills += killed_within(create, rng.uniform(0, length * 1.2))
         create()
         assert fresh.sh("victim", "cat /data/f") == "precious"
@@ -128,7 +128,7 @@ def test_a_kill_at_any_point_of_an_import_is_completed_by_the_next(fresh: Engine
     length = duration(bring)
     want = fresh.run("image_info", name=["imported:1"])["images"][0]["Id"]
     kills = 0
-    for _ in range(ROUNDS):
+    for _n in range(ROUNDS):
         drop()
         kills += killed_within(bring, rng.uniform(0, length))
         bring()

@@ -46,7 +46,7 @@ def test_a_blob_that_does_not_fit_gives_its_space_back(small):
         before = os.statvfs(small.state).f_bavail
         size = 64 << 20
         with pytest.raises(DiskFull) as caught, store.blobs.writer(digest("big"), size) as writer:
-            for _ in range(64):
+            for _n in range(64):
                 writer.write(b"x" * (1 << 20))
         assert small.tmp in str(caught.value.path)
         assert caught.value.errno == 28
@@ -123,7 +123,7 @@ def test_a_full_disk_does_not_keep_the_store_from_opening(small):
     os.makedirs(small.volume_data("found"))
     os.unlink(small.run + "/boot_id")
     ballast = _fill(small)
-    for _ in range(10):
+    for _n in range(10):
         with Store.open(small) as store:
             store.collect()
             store.containers.list()

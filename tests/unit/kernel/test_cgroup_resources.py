@@ -134,7 +134,10 @@ def test_v2_swap_counts_swap_alone_and_is_never_empty(swap, value):
 
 
 def test_v2_keeps_the_half_of_cpu_max_that_is_not_set():
-    read = lambda _c, file: "5000 20000" if file == "cpu.max" else None  # noqa: E731
+
+    def read(_controller, file):
+        return "5000 20000" if file == "cpu.max" else None
+
     assert shown(v2.writes({"cpu": {"quota": -1}}, read)) == [("cpu.max", "max 20000")]
     assert shown(v2.writes({"cpu": {"period": 50000}}, read)) == [("cpu.max", "5000 50000")]
 

@@ -158,7 +158,7 @@ def test_every_operator_at_the_32_bit_corners(op):
             "syscalls": [{"names": ["read", "write"], "action": "SCMP_ACT_ALLOW", "args": [test]}],
         }
         code = seccomp.filter_for(custom, (), "x86_64", KERNEL)
-        for near in {max(value - 1, 0), value, min(value + 1, 2**64 - 1), 0, 5, 2**32, 2**32 | 5, 2**64 - 1}:
+        for near in (max(value - 1, 0), value, min(value + 1, 2**64 - 1), 0, 5, 2**32, 2**32 | 5, 2**64 - 1):
             expected = ALLOW if holds(test, [0, 0, near]) else EPERM
             assert run(code, 1, [0, 0, near])[0] == expected, (op, value, near)
 
@@ -308,11 +308,11 @@ def test_the_assembler_widens_both_sides_of_a_jump():
     program = compiler.Program()
     far, farther = program.label(), program.label()
     program.emit(compiler.JEQ, 7, far, farther)
-    for _ in range(300):
+    for _n in range(300):
         program.emit(compiler.LD, 0)
     program.mark(far)
     program.emit(compiler.RET, 1)
-    for _ in range(300):
+    for _n in range(300):
         program.emit(compiler.LD, 0)
     program.mark(farther)
     program.emit(compiler.RET, 2)

@@ -219,7 +219,7 @@ def test_state_is_replaced_atomically_and_damage_is_no_state(tmp_path):
 def test_errors_survive_the_wire():
     error = StartError("it failed", step="exec", path="/x", errno=2, hint="try", details={"exit_code": 127})
     back = wire.error_from_dict(wire.error_to_dict(error))
-    assert type(back) is StartError and back.as_dict() == error.as_dict() and back.msg == "it failed"
+    assert isinstance(back, StartError) and back.as_dict() == error.as_dict() and back.msg == "it failed"
 
 
 def test_an_oserror_over_the_wire_keeps_its_number():
@@ -229,7 +229,7 @@ def test_an_oserror_over_the_wire_keeps_its_number():
 
 def test_a_class_that_is_no_error_of_ours_is_not_made():
     assert type(wire.error_from_dict({"class": "os", "msg": "x"})).__name__ == "WharfError"
-    assert type(wire.error_from_dict({"class": "UsageError", "msg": "x"})) is UsageError
+    assert isinstance(wire.error_from_dict({"class": "UsageError", "msg": "x"}), UsageError)
 
 
 def test_env_lines_without_a_name_or_value_sign_are_dropped():

@@ -266,7 +266,7 @@ def test_a_tree_deeper_than_any_recursion_is_deleted(store):
     top = store.paths.tmp + "/trash-deep"
     os.mkdir(top)
     fd = os.open(top, os.O_RDONLY)
-    for _ in range(3000):
+    for _n in range(3000):
         os.mkdir("d", dir_fd=fd)
         deeper = os.open("d", os.O_RDONLY, dir_fd=fd)
         os.close(fd)

@@ -156,7 +156,7 @@ def test_a_lock_file_removed_under_a_waiter_still_excludes(paths):
 
     def work() -> None:
         with Store.open(paths) as store:
-            for _ in range(50):
+            for _n in range(50):
                 with store.lock("container", "web"):
                     with open(counter) as file:
                         number = int(file.read())
@@ -191,7 +191,7 @@ def test_eight_processes_keep_names_leases_ports_and_images_whole(paths):
 def _work(paths: Paths, seed: int) -> None:
     chance = random.Random(seed)
     with Store.open(paths) as store:
-        for _ in range(50):
+        for _n in range(50):
             try:
                 _one(store, chance)
             except (Conflict, InUse, NotFound):

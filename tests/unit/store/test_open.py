@@ -67,7 +67,7 @@ def test_a_newer_schema_is_refused_untouched(paths):
 
 
 def test_many_processes_may_make_the_database_at_once(paths):
-    fork_all([lambda: Store.open(paths).close() for _ in range(8)])
+    fork_all([lambda: Store.open(paths).close() for _n in range(8)])
     with Store.open(paths) as store:
         assert store.db.version() == len(schema.MIGRATIONS)
 
@@ -252,7 +252,7 @@ def test_opening_with_200_containers_stays_in_its_budget(paths):
             store.containers.create(container("c%d" % number, spec={"env": env}))
     answers = [
         json.loads(subprocess.check_output([sys.executable, "-c", _BENCH, PLUGINS, paths.state, paths.run]))
-        for _ in range(5)
+        for _n in range(5)
     ]
     assert min(answer["ms"] for answer in answers) <= 4.0
     heavy = {"ctypes", "shutil", "tempfile", "pathlib", "logging", "asyncio", "dataclasses", "subprocess", "urllib3"}

@@ -296,7 +296,7 @@ def test_published_ports_collide_as_sockets_do(one, two, collide, store):
 
 def test_a_container_may_replace_its_own_ports_but_not_publish_one_twice(store):
     store.containers.create(container("web"))
-    for _ in range(2):
+    for _n in range(2):
         store.networks.put_ports(container("web").id, [_port("web", "", 80)])
     with pytest.raises(Conflict, match="twice"):
         store.networks.put_ports(container("web").id, [_port("web", "", 80), _port("web", "127.0.0.1", 80)])

@@ -39,7 +39,7 @@ def size(option: str, text: Any, *, unlimited: bool = False) -> int:
         number = float(digits)
     except ValueError:
         raise bad(option, text, "is not a size; write a number with an optional unit b, k, m, g, t") from None
-    if unit not in _UNITS or number < 0 or number != number:
+    if unit not in _UNITS or not 0 <= number < float("inf"):
         raise bad(option, text, "is not a size; write a number with an optional unit b, k, m, g, t")
     return int(number * _UNITS[unit])
 
@@ -51,7 +51,7 @@ def duration(option: str, text: Any) -> int:
         raise bad(option, text, "is empty; write a duration such as 30s or 1m30s")
     try:
         return int(float(raw) * 10**9)
-    except ValueError:
+    except (ValueError, OverflowError):  # "1m", but also "nan" and "infinity", which are no durations below either
         pass
     total, rest = 0.0, raw
     while rest:
@@ -71,6 +71,8 @@ def duration(option: str, text: Any) -> int:
             raise bad(option, text, "is not a duration; write for example 30s, 1m30s or 500ms")
         total += number * unit
         rest = rest[end:]
+    if total == float("inf"):
+        raise bad(option, text, "is not a duration; write for example 30s, 1m30s or 500ms")
     return int(total)
 
 

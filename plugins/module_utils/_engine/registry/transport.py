@@ -223,7 +223,7 @@ class Transport:
         clock: Callable[[], float] = time.monotonic,
         sleep: Optional[Callable[[float], object]] = None,
     ) -> None:
-        if not timeout > 0:
+        if timeout is None or not 0 < timeout < float("inf"):
             raise UsageError("timeout must be more than 0 seconds", path="timeout", step="registry_connect")
         self.validate_certs = validate_certs
         self.ca_path = ca_path
@@ -303,7 +303,7 @@ class Transport:
             raise Cancelled("cancelled")
         manager = self._manager(origin(url))
         try:
-            raw = manager.urlopen(
+            raw = manager.request(
                 method,
                 url,
                 headers={"User-Agent": USER_AGENT, **headers},
