@@ -405,6 +405,34 @@ def test_connections_per_container_are_limited(world: World) -> None:
             sock.close()
 
 
+def test_an_error_of_ours_costs_one_question_not_the_process(
+    world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    world.names.table = {("one", "web"): ["10.0.0.2"], ("one", "bad"): ["no address"]}
+    failures = world.resolver.loop.failures
+    for tcp in (False, True):
+        assert ask(world.one, "bad", tcp=tcp, timeout=0.2) is None
+        assert addresses(ask(world.one, "web", tcp=tcp)) == ["10.0.0.2"]
+    assert world.resolver.loop.failures == failures + 2
+    assert "OSError" in capfd.readouterr().err
+
+
+def test_silent_connections_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_server, "IDLE_SECONDS", 0.3)
+    world.names.table = {("one", "web"): ["10.0.0.2"]}
+    query = DNSRecord.question("web").pack()
+    with world.one.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.settimeout(2)
+        sock.connect(("127.0.0.11", 53))
+        for _turn in range(4):
+            time.sleep(0.2)
+            sock.sendall(len(query).to_bytes(2, "big") + query)
+            assert DNSRecord.parse(read_tcp(sock)).rr
+        started = time.monotonic()
+        assert sock.recv(1) == b""
+        assert 0.1 < time.monotonic() - started < 1.5
+
+
 def test_a_removed_namespace_is_let_go(world: World) -> None:
     namespace = Namespace()
     dns.register(world.paths, "gone", namespace.path)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 Callback = Callable[[int], None]
+_TOLD = 20  # tracebacks in the log
 
 
 class Timer:
@@ -38,6 +39,7 @@ class Loop:
         self._callbacks: dict[int, Callback] = {}
         self._timers: list[Timer] = []
         self.stopped = False
+        self.failures = 0
 
     def watch(self, fd: int, mask: int, callback: Callback) -> None:
         """``callback(events)`` whenever ``fd`` is ready; again for the same ``fd`` changes mask and callback."""
@@ -66,10 +68,22 @@ class Loop:
         for fd, events in self._epoll.poll(wait, 64):
             callback = self._callbacks.get(fd)
             if callback is not None:  # an earlier callback of this round may have closed it
-                callback(events)
+                self._guarded(callback, events)
         now = time.monotonic()
         while self._timers and self._timers[0].when <= now:
-            heapq.heappop(self._timers).action()
+            self._guarded(heapq.heappop(self._timers).action)
+
+    def _guarded(self, action: Callable[..., None], *args: int) -> None:
+        """An error of ours in one container's question must not cost all containers their names. What was read is
+        gone, so going on does not run into it again. The log is told, but not for ever."""
+        try:
+            action(*args)
+        except Exception:
+            self.failures += 1
+            if self.failures <= _TOLD:
+                import traceback
+
+                traceback.print_exc()
 
     def close(self) -> None:
         self._epoll.close()

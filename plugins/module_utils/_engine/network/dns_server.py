@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 from . import dns_messages as dns
 from .dns_forward import Forward, Server
-from .dns_loop import READ, WRITE, Loop, Timer
+from .dns_loop import READ, WRITE, Loop
 from .dns_sockets import Listening, listen, redirected
 
 FORWARDS_PER_MEMBER = 256
@@ -207,24 +208,26 @@ class Connection:
         self._out = b""
         self._waiting = 0
         self._finished = False
-        self._timer: Optional[Timer] = None
+        self._active = time.monotonic()
+        self._timer = server.loop.after(IDLE_SECONDS, self._idle)
         member.connections.add(self)
-        self._touch()
         self._watch()
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         if self._sock is not None:
             self._server.loop.forget(self._sock.fileno())
             self._sock.close()
             self._sock = None
         self._member.connections.discard(self)
 
-    def _touch(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._server.loop.after(IDLE_SECONDS, self.close)
+    def _idle(self) -> None:
+        """One timer per connection, however much is said on it."""
+        left = self._active + IDLE_SECONDS - time.monotonic()
+        if left > 0:
+            self._timer = self._server.loop.after(left, self._idle)
+        else:
+            self.close()
 
     def _watch(self) -> None:
         """Read only as long as there are not too many open questions; the kernel's buffer does the rest."""
@@ -244,13 +247,13 @@ class Connection:
         try:
             if events & ~READ and self._out:
                 self._out = self._out[self._sock.send(self._out) :]
-                self._touch()
+                self._active = time.monotonic()
             if events & ~WRITE:
                 data = self._sock.recv(65536)
                 self._finished = self._finished or not data
                 self._in += data
                 if data:
-                    self._touch()
+                    self._active = time.monotonic()
         except BlockingIOError:
             pass
         except OSError:
