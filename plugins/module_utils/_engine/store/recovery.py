@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import KernelError
@@ -36,21 +35,6 @@ def recover(store: Store) -> list[str]:
     if not _same_boot(store.paths.run + "/boot_id"):
         done += _after_boot(store)
     return done
-
-
-def set_aside(paths: Paths, names: Sequence[str]) -> None:
-    """Container directories that no database knows: their writable layers may be all that is left of somebody's data,
-    so they go where nothing will delete them."""
-    if not names:
-        return
-    lost = paths.state + "/lost"
-    try:
-        os.makedirs(lost, 0o700, exist_ok=True)
-        for name in names:
-            os.rename(paths.container(name), "%s/%s-%d" % (lost, name, int(time.time())))
-        scratch.sync_dir(lost)
-    except OSError as error:
-        raise scratch.wrap(error, "Cannot set old containers aside", step="recover", path=lost, needed=4096) from error
 
 
 def _ids(store: Store) -> set[str]:
@@ -85,8 +69,23 @@ def _orphan(paths: Paths, name: str) -> str:
     path = paths.container(name)
     if os.path.lexists(path + "/" + REMOVED):
         return _discard(paths, path, "finished the removal of container %s" % name)
-    set_aside(paths, [name])
+    try:
+        _set_aside(paths, name)
+    except KernelError as error:
+        return error.msg  # as in _discard
     return "set container directory %s aside in lost/: the database does not know it" % name
+
+
+def _set_aside(paths: Paths, name: str) -> None:
+    lost = paths.state + "/lost"
+    try:
+        os.makedirs(lost, 0o700, exist_ok=True)
+        os.rename(paths.container(name), "%s/%s-%d" % (lost, name, int(time.time())))
+        scratch.sync_dir(lost)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise scratch.wrap(error, "Cannot set a container aside", step="recover", path=lost, needed=4096) from error
 
 
 def _discard(paths: Paths, path: str, sentence: str) -> str:

@@ -73,10 +73,6 @@ class Store:
     def _migrate(self) -> None:
         with self.locks.lock("store", "migrate"):
             if self.db.version() == 0:
-                from .recovery import set_aside
-
-                # Before a database is made: what is there already belongs to one that was lost.
-                set_aside(self.paths, os.listdir(self.paths.containers))
                 self._make_private()
             self.db.migrate()
 
