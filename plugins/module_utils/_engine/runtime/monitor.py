@@ -160,7 +160,10 @@ class Monitor:
         os.makedirs(self.run_directory, 0o700, exist_ok=True)
         self.stdio = Stdio(self.loop, self.run_directory, self.run_config)
         self.stdio.open(adopt=True)
-        self.ports.set(self.run_config.get("reserve") or ())
+        try:
+            self.ports.set(self.run_config.get("reserve") or ())
+        except WharfError as error:  # taken while nobody watched: the container goes on, the firewall still serves it
+            self.state["error"] = error.msg
         self.control = Control(self)
         self._drop_cache()
         self.started = time.monotonic()

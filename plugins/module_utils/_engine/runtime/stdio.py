@@ -66,8 +66,8 @@ class Stdio:
                 continue
             self._readers[fd] = name
             self.loop.add(fd, lambda events, fd=fd: self._read(fd))  # type: ignore[misc]
-        if self.open_stdin:
-            path = self.directory + "/stdin"
+        path = self.directory + "/stdin"
+        if self.open_stdin and (not adopt or os.path.exists(path)):
             if not adopt:
                 _make_fifo(path)
             # Held open by us as well: a writer may come and go without ending the container's input.
