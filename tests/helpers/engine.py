@@ -105,6 +105,9 @@ class Engine:
         deadline = time.monotonic() + 5
         while self.resident() and time.monotonic() < deadline:
             time.sleep(0.02)
+        for hierarchy in os.listdir("/sys/fs/cgroup"):
+            with contextlib.suppress(OSError):
+                os.rmdir("/sys/fs/cgroup/%s/%s" % (hierarchy, self.paths.cgroup))
         shutil.rmtree(self.paths.run, ignore_errors=True)
         shutil.rmtree(self.paths.state, ignore_errors=True)
 

@@ -49,7 +49,27 @@ def run(task: Task) -> dict[str, Any]:
             path="timeout",
             details={"result": _result(params, result)},
         )
-    return _result(params, result)
+    out = _result(params, result)
+    if result.exit_code:
+        # Ansible fails a task with such an rc anyway; it shall say why, and failed_when may think otherwise.
+        out.update(_failure(record.name, result.exit_code))
+    return out
+
+
+def _failure(name: str, code: int) -> dict[str, Any]:
+    return {
+        "failed": True,
+        "msg": "The command in container %s ended with exit code %d" % (name, code),
+        "error": {
+            "kind": "exit_code",
+            "step": "exec",
+            "subject": "container %s" % name,
+            "path": None,
+            "errno": None,
+            "hint": "stdout and stderr hold what it wrote; use failed_when if another exit code than 0 is fine",
+            "exit_code": code,
+        },
+    }
 
 
 def _spec(params: dict[str, Any], argv: list[str]) -> ExecSpec:

@@ -142,6 +142,7 @@ def _plan_absent(task: Task, plan: Plan, name: str, record: Optional[ImageRecord
             task.store.events.add("image", "delete", record.id, {"name": name})
         else:
             task.store.images.untag(name)
+            task.store.images.drop_repo_digest(name, record.id)  # "repository@digest" is a name, too
             task.store.events.add("image", "untag", record.id, {"name": name})
 
     plan.add(Operation("remove" if last else "untag", "image", name, execute, why="not wanted"))

@@ -71,7 +71,10 @@ def find(task: Task, text: str) -> Optional[ImageRecord]:
 
     if is_id(text):
         return task.store.images.get(text) or task.store.images.find(text)
-    return task.store.images.by_reference(reference.parse(text).canonical()) or (
+    parsed = reference.parse(text)
+    if parsed.digest:  # also of an image that was pulled by tag: its digest is known
+        return task.store.images.find(parsed.canonical())
+    return task.store.images.by_reference(parsed.canonical()) or (
         task.store.images.find(text) if _maybe_prefix(text) else None
     )
 
