@@ -80,7 +80,7 @@ def _present_by_import(task: Task, plan: Plan, name: str, before: Optional[Image
         raise UsageError("path is required for source=import", step="validate", path="path")
     parsed = reference.parse(params["name"])
     changes = params.get("changes") or []
-    expected = importer.image_id(params["path"], changes=changes, platform=params.get("platform"))
+    expected = importer.image_id(params["path"], changes=changes, platform=params.get("platform"), store=task.store)
     if before is not None and before.id == expected:
         return before
     made: list[ImageRecord] = []
