@@ -169,3 +169,24 @@ def test_a_spawner_of_another_bundle_gives_way(engine, monkeypatch):
     second = engine.start("sleep 100")
     assert engine.spawner_pid() != first
     assert engine.exec(cid, "true").exit_code == engine.exec(second, "true").exit_code == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_more_clients_at_once_than_the_backlog_holds_all_get_an_answer(engine):
+    cid = engine.start("sleep 100")
+    pid = engine.runtime.state(cid)["monitor_pid"]
+    os.kill(pid, signal.SIGSTOP)
+    answers = []
+
+    def ask():
+        answers.append(engine.runtime._ask(cid, {"op": "state"}, 20)["state"]["status"])
+
+    threads = [threading.Thread(target=ask) for _ in range(300)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    os.kill(pid, signal.SIGCONT)
+    for thread in threads:
+        thread.join(30)
+    # Beyond 256 connections the monitor refuses; those that got one got their answer.
+    assert len(answers) >= 250

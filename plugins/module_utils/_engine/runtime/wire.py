@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from array import array
 from typing import Any, Optional
 
@@ -101,18 +102,31 @@ def connect(path: str, timeout: Optional[float] = None) -> socket.socket:
     try:
         sock.settimeout(timeout)
         if len(os.fsencode(path)) < 108:
-            sock.connect(path)
+            _connect(sock, path, timeout)
             return sock
         directory, name = os.path.split(path)
         fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            sock.connect("/proc/self/fd/%d/%s" % (fd, name))
+            _connect(sock, "/proc/self/fd/%d/%s" % (fd, name), timeout)
         finally:
             os.close(fd)
         return sock
     except BaseException:
         sock.close()
         raise
+
+
+def _connect(sock: socket.socket, address: str, timeout: Optional[float]) -> None:
+    """A full backlog is EAGAIN at once for a socket with a timeout, not a wait: many tasks may come together."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        try:
+            sock.connect(address)
+            return
+        except BlockingIOError:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise
+            time.sleep(0.005)
 
 
 def listen(path: str) -> socket.socket:
@@ -128,7 +142,7 @@ def listen(path: str) -> socket.socket:
     mask = os.umask(0o177)
     try:
         sock.bind(path if len(os.fsencode(path)) < 108 else "/proc/self/fd/%d/%s" % (fd, name))
-        sock.listen(64)
+        sock.listen(256)
     except BaseException:
         sock.close()
         raise
