@@ -324,6 +324,25 @@ def test_a_steady_udp_client_follows_the_published_port(world: World, v6: bool) 
         world.firewall.sync(world.desired)
 
 
+def test_many_steady_udp_clients_follow_at_once(world: World) -> None:
+    ports = [Port("192.0.2.1", 9400 + n, "udp", "10.1.0.2", 80) for n in range(20)]
+    moved = [port._replace(address="10.1.0.3") for port in ports]
+    talks = [Talk(world.outside, "192.0.2.1", port.host_port) for port in ports]
+    try:
+        for talk in talks:
+            talk.sock.sendto(b"hello", talk.target)
+        world.firewall.add_ports(ports)
+        for talk in talks:
+            talk.sock.settimeout(1)
+        assert {talk.say() for talk in talks} == {"c1.2"}
+        world.firewall.switch(ports, moved)
+        assert {talk.say() for talk in talks} == {"c1.3"}
+    finally:
+        for talk in talks:
+            talk.sock.close()
+        world.firewall.remove_ports(moved)
+
+
 @FAMILIES
 def test_publishing_a_port_leaves_containers_own_talks_on_that_port_alone(world: World, v6: bool) -> None:
     """Publishing 53/udp must not cut DNS queries of other containers off."""
@@ -335,4 +354,40 @@ def test_publishing_a_port_leaves_containers_own_talks_on_that_port_alone(world:
         assert talk.sock.recv(100).startswith(b"outside"), "the answer found its way back"
     finally:
         talk.sock.close()
+        world.firewall.remove_ports(port)
+
+
+def _crc32c(data: bytes) -> int:
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _bit in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
+
+
+def _sctp_init(source_port: int, port: int) -> bytes:
+    """An association's first packet; connection tracking looks at the checksum and the chunk."""
+    chunk = struct.pack(">BBHIIHHI", 1, 0, 20, 0x1234, 65536, 1, 1, 1)
+    head = struct.pack(">HHI", source_port, port, 0)
+    return head + struct.pack("<I", _crc32c(head + b"\0" * 4 + chunk)) + chunk
+
+
+@FAMILIES
+def test_sctp_is_published_too(world: World, v6: bool) -> None:
+    """With raw sockets: not every kernel can speak SCTP itself."""
+    port = [Port("", 9300, "sctp", address(1, 2, v6), 90)]
+    family = socket.AF_INET6 if v6 else socket.AF_INET
+    with (
+        world.a1.socket(family, socket.SOCK_RAW, 132) as seen,
+        world.outside.socket(family, socket.SOCK_RAW, 132) as sender,
+    ):
+        seen.settimeout(0.3)
+        sender.sendto(_sctp_init(1000, 9300), (HOST[v6], 0))
+        with pytest.raises(TimeoutError):
+            seen.recv(200)
+        world.firewall.add_ports(port)
+        sender.sendto(_sctp_init(1001, 9300), (HOST[v6], 0))
+        packet = seen.recv(200)
+        assert struct.unpack_from(">HH", packet, 0 if v6 else 20) == (1001, 90)
         world.firewall.remove_ports(port)
