@@ -1,175 +1,27 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The resolver with real namespaces, sockets and processes. The "host" is a namespace of the test's own."""
+"""The resolver with real namespaces and sockets. The "host" is a namespace of the test's own."""
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
-import signal
 import socket
 import struct
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Optional
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from dnslib import QTYPE, RCODE, RR, A, DNSHeader, DNSQuestion, DNSRecord
+from dnslib import RCODE, DNSHeader, DNSQuestion, DNSRecord
+from kernel.network.dnslab import World, addresses, ask, read_tcp, send
 from kernel.network.netlab import Namespace
 from module_utils._engine.errors import KernelError
 from module_utils._engine.network import dns, dns_server
-from module_utils._engine.network.dns_messages import Names
-from module_utils._engine.network.resolver import HostServers, Resolver, lock
-from module_utils._engine.paths import Paths
-from module_utils._engine.process import engine_command, spawn_daemon
-from module_utils._engine.store.records import ContainerRecord, EndpointRecord, NetworkRecord
-from module_utils._engine.store.state import Store
+from module_utils._engine.network.resolver import HostServers
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
-
-
-class Fake(Names):
-    def __init__(self) -> None:
-        self.table: dict[tuple[str, str], list[str]] = {}
-        self.internal: set[str] = set()
-        self.own: dict[str, list[str]] = {}
-
-    def lookup(self, asker: str, name: str) -> Optional[list[str]]:
-        return self.table.get((asker, name))
-
-    def outside(self, asker: str) -> bool:
-        return asker not in self.internal
-
-    def own_servers(self, asker: str) -> list[str]:
-        return self.own.get(asker, [])
-
-
-class Upstream:
-    """A name server on port 53 of an address in a namespace. ``behave``: "answer", "silent", or an RCODE name."""
-
-    def __init__(self, namespace: Namespace, address: str, answer: str, behave: str = "answer") -> None:
-        self.answer, self.behave, self.asked = answer, behave, [0, 0]
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self.udp = namespace.socket(family, socket.SOCK_DGRAM)
-        self.tcp = namespace.socket(family, socket.SOCK_STREAM)
-        for sock in (self.udp, self.tcp):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((address, 53))
-        self.tcp.listen(8)
-        self.threads = [threading.Thread(target=work, daemon=True) for work in (self._udp, self._tcp)]
-        for thread in self.threads:
-            thread.start()
-
-    def reply(self, data: bytes) -> Optional[bytes]:
-        if self.behave == "silent":
-            return None
-        query = DNSRecord.parse(data)
-        reply = query.reply()
-        if self.behave == "answer":
-            reply.add_answer(RR(query.q.qname, QTYPE.A, rdata=A(self.answer), ttl=5))
-        elif self.behave == "big":
-            for n in range(100):
-                reply.add_answer(RR(query.q.qname, QTYPE.A, rdata=A("192.0.2.%d" % n), ttl=5))
-        else:
-            reply.header.rcode = getattr(RCODE, self.behave)
-        packed: bytes = reply.pack()
-        return packed
-
-    def _udp(self) -> None:
-        while True:
-            try:
-                data, peer = self.udp.recvfrom(4096)
-            except OSError:
-                return
-            if not data:  # shut down
-                return
-            self.asked[0] += 1
-            reply = self.reply(data)
-            if reply is not None:
-                self.udp.sendto(b"\0\0" + reply[2:], peer)  # a forger who does not know the id comes first
-                if self.behave == "big":
-                    parsed = DNSRecord.parse(reply)
-                    reply = parsed.truncate().pack()
-                self.udp.sendto(reply, peer)
-
-    def _tcp(self) -> None:
-        while True:
-            try:
-                sock, _peer = self.tcp.accept()
-            except OSError:
-                return
-            self.asked[1] += 1
-            with sock:
-                try:
-                    size = int.from_bytes(sock.recv(2), "big")
-                    reply = self.reply(sock.recv(size))
-                    if reply is not None:
-                        for part in (len(reply).to_bytes(2, "big"), reply[:20], reply[20:]):
-                            sock.send(part)
-                            time.sleep(0.005)
-                except OSError:
-                    continue
-
-    def close(self) -> None:
-        for sock in (self.udp, self.tcp):
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            sock.close()
-
-
-class World:
-    """A resolver in a thread whose "host" is namespace ``host``; containers ``one`` and ``two``."""
-
-    def __init__(self) -> None:
-        self.run = tempfile.mkdtemp(prefix="wt", dir="/run")
-        self.paths = Paths(self.run + "/s", self.run + "/r")
-        self.paths.ensure()
-        self.host, self.one, self.two = Namespace(), Namespace(), Namespace()
-        self.names = Fake()
-        self.resolv = self.run + "/resolv.conf"
-        self.servers("127.0.0.1")
-        self.upstreams: list[Upstream] = []
-        self.lock = lock(self.paths, 0)
-        self.resolver = Resolver(self.paths, self.names, self.resolv)
-        self.resolver.server.seconds = 0.3
-        self.thread = threading.Thread(target=self.host.do, args=(self.resolver.serve,), daemon=True)
-        self.thread.start()
-        while not os.path.exists(self.paths.resolver_socket):
-            time.sleep(0.001)
-        dns.register(self.paths, "one", self.one.path)
-        dns.register(self.paths, "two", self.two.path)
-
-    def servers(self, *addresses: str) -> None:
-        with open(self.resolv + ".new", "w") as file:
-            file.writelines("nameserver %s\n" % address for address in addresses)
-        os.rename(self.resolv + ".new", self.resolv)
-
-    def upstream(self, namespace: Namespace, address: str, answer: str, behave: str = "answer") -> Upstream:
-        made = Upstream(namespace, address, answer, behave)
-        self.upstreams.append(made)
-        return made
-
-    def end_upstreams(self) -> None:
-        for upstream in self.upstreams:
-            upstream.close()
-        self.upstreams = []
-
-    def close(self) -> None:
-        self.end_upstreams()
-        dns.stop(self.paths)
-        self.thread.join(10)
-        os.close(self.lock)
-        assert not self.thread.is_alive()
-        for namespace in (self.host, self.one, self.two):
-            namespace.close()
-        shutil.rmtree(self.run)
 
 
 @pytest.fixture(scope="module")
@@ -190,50 +42,6 @@ def world(shared: World) -> Iterator[World]:
         dns.register(shared.paths, name, namespace.path)
     yield shared
     shared.end_upstreams()
-
-
-def ask(
-    namespace: Namespace, name: str, kind: str = "A", *, tcp: bool = False, timeout: float = 3.0
-) -> Optional[DNSRecord]:
-    query = DNSRecord(DNSHeader(id=secrets.randbelow(65536), rd=1), q=DNSQuestion(name, getattr(QTYPE, kind))).pack()
-    reply = send(namespace, query, tcp=tcp, timeout=timeout)
-    if reply is None:
-        return None
-    parsed = DNSRecord.parse(reply)
-    assert reply[:2] == query[:2]
-    return parsed
-
-
-def send(namespace: Namespace, query: bytes, *, tcp: bool = False, timeout: float = 3.0) -> Optional[bytes]:
-    with namespace.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as sock:
-        sock.settimeout(timeout)
-        try:
-            sock.connect(("127.0.0.11", 53))
-            if not tcp:
-                sock.send(query)
-                return sock.recv(65535)
-            sock.sendall(len(query).to_bytes(2, "big") + query)
-            return read_tcp(sock)
-        except OSError:
-            return None
-
-
-def read_tcp(sock: socket.socket) -> bytes:
-    def exactly(size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            more = sock.recv(size - len(data))
-            if not more:
-                raise ConnectionResetError
-            data += more
-        return data
-
-    return exactly(int.from_bytes(exactly(2), "big"))
-
-
-def addresses(record: Optional[DNSRecord]) -> list[str]:
-    assert record is not None
-    return sorted(str(rr.rdata) for rr in record.rr)
 
 
 TRANSPORTS = pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
@@ -499,152 +307,3 @@ def test_the_hosts_servers_follow_its_resolv_conf(tmp_path: Any) -> None:
             file.write("search x\nnameserver %s\n" % address)
         os.rename(path + ".new", path)
         assert list(servers()) == [address]
-
-
-# -- as a process ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def paths() -> Iterator[Paths]:
-    run = tempfile.mkdtemp(prefix="wt", dir="/run")
-    made = Paths(run + "/s", run + "/r")
-    made.ensure()
-    yield made
-    wait_for(lambda: (dns.stop(made), free(made))[1])  # one that lost the race to start may come late
-    shutil.rmtree(run)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.01)
-
-
-def free(paths: Paths) -> bool:
-    fd = lock(paths, 0)
-    if fd >= 0:
-        os.close(fd)
-    return fd >= 0
-
-
-def resolver_pid(paths: Paths) -> int:
-    answer = dns._try(paths, {"do": "hello"})
-    return int(answer["ok"]["pid"]) if answer else 0
-
-
-def in_store(paths: Paths, namespace: Namespace) -> str:
-    """A container of the store that answers to ``web`` and is itself reachable at ``path``."""
-    ident, network = secrets.token_hex(32), secrets.token_hex(32)
-    with Store.open(paths) as store:
-        store.networks.create(NetworkRecord(network, "net", "bridge", {}, [{"subnet": "10.7.0.0/24"}], 0.0))
-        store.containers.create(
-            ContainerRecord(ident, "web", "sha256:" + "0" * 64, "i", {"name": "web"}, "running", 0.0, {}, 1)
-        )
-        store.networks.put_endpoint(
-            EndpointRecord(ident, network, "10.7.0.2", None, "02:00:00:00:00:01", ["alias"], "eth0", 0, False)
-        )
-    open(paths.container_netns(ident), "w").close()
-    return ident
-
-
-def test_started_on_demand_killed_and_registered_again(paths: Paths) -> None:
-    namespace = Namespace()
-    try:
-        ident = in_store(paths, namespace)
-        member = dns.Member(ident, namespace.path)
-        assert dns.members(paths) == [] and not dns.unregister(paths, ident), "asking starts nothing"
-        assert not os.path.exists(paths.resolver_socket)
-        assert dns.ensure(paths, [member]) == [ident]
-        assert dns.ensure(paths, [member]) == []
-        for name in ("web", "alias", ident[:12], "web.net"):
-            assert addresses(ask(namespace, name)) == ["10.7.0.2"]
-        assert addresses(ask(namespace, "2.0.7.10.in-addr.arpa", "PTR")) == ["web.net."]
-        pid = resolver_pid(paths)
-        os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: free(paths))
-        assert ask(namespace, "web", timeout=0.2) is None
-        assert dns.missing(paths, [member]) == [member]
-        assert dns.ensure(paths, [member]) == [ident]
-        assert resolver_pid(paths) != pid
-        assert addresses(ask(namespace, "web")) == ["10.7.0.2"]
-        assert addresses(ask(namespace, "web", tcp=True)) == ["10.7.0.2"]
-        assert dns.unregister(paths, ident)
-        assert ask(namespace, "web", timeout=0.2) is None
-        assert os.path.getsize(paths.run + "/resolver.log") == 0, open(paths.run + "/resolver.log").read()
-    finally:
-        namespace.close()
-
-
-def test_many_at_once_start_one_resolver(paths: Paths) -> None:
-    namespaces = [Namespace() for _n in range(6)]
-    pids = []
-    for n, namespace in enumerate(namespaces):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                dns.register(paths, "c%d" % n, namespace.path)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        pids.append(pid)
-    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 6
-    assert len(dns.members(paths)) == 6
-    for namespace in namespaces:
-        namespace.close()
-
-
-def test_a_second_resolver_gives_up(paths: Paths) -> None:
-    namespace = Namespace()
-    dns.register(paths, "c", namespace.path)
-    pid = resolver_pid(paths)
-    spawn_daemon(engine_command("network.resolver", paths.state, paths.run), log=paths.run + "/resolver.log")
-    time.sleep(1.5)
-    assert resolver_pid(paths) == pid
-    assert len(dns.members(paths)) == 1
-    namespace.close()
-
-
-def test_idle_means_the_end(paths: Paths) -> None:
-    held = lock(paths, 0)
-    resolver = Resolver(paths, Names())
-    resolver.idle_seconds = 0.3
-    thread = threading.Thread(target=resolver.serve, daemon=True)
-    thread.start()
-    wait_for(lambda: os.path.exists(paths.resolver_socket))
-    namespace = Namespace()
-    dns.register(paths, "c", namespace.path)
-    time.sleep(0.6)
-    assert thread.is_alive()
-    assert dns.unregister(paths, "c")
-    thread.join(3)
-    assert not thread.is_alive()
-    assert not os.path.exists(paths.resolver_socket)
-    os.close(held)
-    namespace.close()
-
-
-def test_another_releases_resolver_hands_its_members_over(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = Namespace(), Namespace()
-    dns.register(paths, "first", first.path, ["192.0.2.53"])
-    pid = resolver_pid(paths)
-    monkeypatch.setattr(dns, "PACKAGE", "/another/engine")
-    dns.ensure(paths, [dns.Member("second", second.path)])
-    assert resolver_pid(paths) != pid
-    assert sorted(dns.members(paths)) == [
-        dns.Member("first", first.path, ("192.0.2.53",)),
-        dns.Member("second", second.path),
-    ]
-    for namespace in (first, second):
-        namespace.close()
-
-
-def test_the_resolver_stays_small(paths: Paths) -> None:
-    namespace = Namespace()
-    ident = in_store(paths, namespace)
-    dns.register(paths, ident, namespace.path)
-    assert addresses(ask(namespace, "web")) == ["10.7.0.2"]
-    with open("/proc/%d/smaps_rollup" % resolver_pid(paths)) as file:
-        rollup = dict(line.split()[:2] for line in file.readlines()[1:])
-    assert int(rollup["Pss:"]) < 16000, "KiB"
-    namespace.close()
