@@ -118,12 +118,13 @@ def build_image(
     architecture: str = "",
     os: str = "linux",
     variant: str = "",
-    types: Dict[str, str] = OCI,
+    types: Optional[Dict[str, str]] = None,
     compress: bool = True,
     extra: Optional[Dict[str, Any]] = None,
 ) -> Image:
     """An image of uncompressed layer tars, base first. ``config`` is the inner config object (Cmd, Env...); ``extra``
     is merged into the whole config document."""
+    types = types or OCI
     blobs: Dict[str, bytes] = {}
     descriptors = []
     for data in layers:
@@ -155,9 +156,12 @@ def build_image(
     return Image(blobs, {top: (manifest, types["manifest"])}, top, top, digest_of(raw), diff_ids)
 
 
-def build_index(images: Dict[str, Image], *, types: Dict[str, str] = OCI, attestation: bool = False) -> Image:
+def build_index(
+    images: Dict[str, Image], *, types: Optional[Dict[str, str]] = None, attestation: bool = False
+) -> Image:
     """One image of several, by platform (``{"linux/amd64": image}``). ``manifest_digest``, ``config_digest`` and
     ``diff_ids`` are those of the first. With ``attestation``, BuildKit's kind of provenance entry comes first."""
+    types = types or OCI
     blobs: Dict[str, bytes] = {}
     manifests: Dict[str, Tuple[bytes, str]] = {}
     entries = []

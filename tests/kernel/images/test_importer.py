@@ -87,12 +87,16 @@ def test_other_changes_or_platforms_are_other_images(store, tmp_path):
 
 
 BAD = {
-    "empty": (b"", IntegrityError), "noise": (b"x" * 2000, IntegrityError), "cut gzip": (gzip.compress(TAR)[:-30],
-    IntegrityError), "cut xz": (lzma.compress(TAR)[:-30], IntegrityError), "cut bzip2": (bz2.compress(TAR)[:-9],
-    IntegrityError), "broken xz": (lzma.compress(TAR)[:20] + b"x" * 40, IntegrityError),
-    "zstd": (b"\x28\xb5\x2f\xfd" + b"x" * 100, Unsupported), "hostile": (build([file("../x")]), IntegrityError),
+    "empty": (b"", IntegrityError),
+    "noise": (b"x" * 2000, IntegrityError),
+    "cut gzip": (gzip.compress(TAR)[:-30], IntegrityError),
+    "cut xz": (lzma.compress(TAR)[:-30], IntegrityError),
+    "cut bzip2": (bz2.compress(TAR)[:-9], IntegrityError),
+    "broken xz": (lzma.compress(TAR)[:20] + b"x" * 40, IntegrityError),
+    "zstd": (b"\x28\xb5\x2f\xfd" + b"x" * 100, Unsupported),
+    "hostile": (build([file("../x")]), IntegrityError),
     "cut tar": (TAR[:3000], IntegrityError),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", sorted(BAD))

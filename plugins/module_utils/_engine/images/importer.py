@@ -231,11 +231,11 @@ def _decompress(fd: int, kind: str, write: Callable[[bytes], Any], path: str) ->
             raise _damaged(path, kind, "it unpacks to more than %d times its size" % RATIO_LIMIT)
         if out:
             write(out)
-        if decoder.eof:
+        if bool(decoder.eof):  # bool: pylint takes the C type's attributes for constants
             data = decoder.unused_data or os.read(fd, _PIECE)
             data = data.lstrip(b"\0") if kind == "xz" else data  # stream padding
             decoder, fresh = _decoder(kind), True
-        elif decoder.needs_input:
+        elif bool(decoder.needs_input):
             data = os.read(fd, _PIECE)
             if not data:
                 raise _damaged(path, kind, "it ends in the middle")
