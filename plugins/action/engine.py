@@ -16,9 +16,12 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.wharf.engine.plugins.plugin_utils import _bundle
+from ansible_collections.wharf.engine.plugins.plugin_utils import _bundle, _progress
 
 display = Display()
+
+# Modules that may take long because of a transfer; the others are not watched.
+TRANSFERS = ("container", "image", "image_push")
 
 
 class ActionModule(ActionBase):
@@ -36,15 +39,32 @@ class ActionModule(ActionBase):
             if ready.get("failed"):
                 return {**result, **ready}
             answer = self._run_module(bundle, task_vars, wrap_async=wrap_async)
+        elif self._shows_progress():
+            with self._tail(task_vars or {}) as token:
+                answer = self._deliver(bundle, task_vars, _progress=token)
         else:
             answer = self._deliver(bundle, task_vars)
         if not wrap_async:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return {**result, **answer}
 
-    def _deliver(self, bundle: _bundle.Bundle, task_vars: Any, only_install: bool = False) -> dict[str, Any]:
+    def _shows_progress(self) -> bool:
+        """Not in check mode (nothing is transferred), not when the task is to be silent."""
+        if self._task.check_mode or self._task.no_log:
+            return False
+        return self._task.action.rpartition(".")[2] in TRANSFERS and _progress.works(self._connection)
+
+    def _tail(self, task_vars: dict[str, Any]) -> _progress.Tail:
+        host = task_vars.get("inventory_hostname", "")
+        run_dir = str(self._task.args.get("run_dir") or "/run/wharf")
+        return _progress.Tail(self, run_dir, lambda text: display.display("%s: %s" % (host, text), color="cyan"))
+
+    def _deliver(
+        self, bundle: _bundle.Bundle, task_vars: Any, only_install: bool = False, **extra: Any
+    ) -> dict[str, Any]:
         """Run the module; when the target lacks the bundle, transfer it and run the module again."""
-        extra = {"_bundle_only": True} if only_install else {}
+        if only_install:
+            extra["_bundle_only"] = True
         answer = self._run_module(bundle, task_vars, **extra)
         if answer.get("wharf_bundle") != "missing":
             return answer

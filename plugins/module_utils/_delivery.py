@@ -51,7 +51,7 @@ class EngineModule(AnsibleModule):
 
     def _load_params(self) -> None:
         super()._load_params()
-        names = [name for name in self.params if name.startswith("_bundle")]
+        names = [name for name in self.params if name.startswith(("_bundle", "_progress"))]
         self.delivery = {name: self.params.pop(name) for name in names}
 
 
@@ -121,7 +121,8 @@ def _run_engine(module: EngineModule, noun: str, held: Held) -> Dict[str, Any]:
     if module.delivery.get("_bundle_only"):
         return {"changed": False}
     entry = load(root, "entry")
-    result: Dict[str, Any] = entry.dispatch(noun, module.params, bool(module.check_mode), bool(module._diff))
+    progress = str(module.delivery.get("_progress") or "")
+    result: Dict[str, Any] = entry.dispatch(noun, module.params, bool(module.check_mode), bool(module._diff), progress)
     return result
 
 

@@ -159,7 +159,9 @@ actions:
       type: str
       sample: asked
     detail:
-      description: More about it, such as the option with its values before and after.
+      description:
+        - More about it, such as the option with its values before and after.
+        - Of a pull, C(digest), C(received) (bytes), C(layers_reused) and C(seconds) of each phase.
       type: dict
       sample: {"option": "memory", "before": 67108864, "after": 134217728}
 error:

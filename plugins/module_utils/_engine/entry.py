@@ -28,8 +28,10 @@ _RESOURCES = {
 }
 
 
-def dispatch(noun: str, params: dict[str, Any], check_mode: bool = False, diff: bool = False) -> dict[str, Any]:
-    """Run one task of ``noun`` and return what the module hands to ``exit_json``.
+def dispatch(
+    noun: str, params: dict[str, Any], check_mode: bool = False, diff: bool = False, progress: str = ""
+) -> dict[str, Any]:
+    """Run one task of ``noun`` and return what the module hands to ``exit_json``. ``progress``: see ``Task``.
 
     Raises ``WharfError`` for everything foreseeable.
     """
@@ -39,7 +41,7 @@ def dispatch(noun: str, params: dict[str, Any], check_mode: bool = False, diff: 
     from .resources.task import Task
 
     root = __name__.rpartition(".")[0]
-    with Task(params, check_mode=check_mode) as task:
+    with Task(params, check_mode=check_mode, progress=progress) as task:
         result: dict[str, Any] = import_module("%s.resources.%s" % (root, name)).run(task)
     if task.warnings:
         result["warnings"] = result.get("warnings", []) + task.warnings

@@ -16,9 +16,9 @@ Hook = Callable[[dict[str, Any]], None]
 
 
 class Progress:
-    """Counts bytes per blob; thread-safe. An event is ``{subject, phase, done, total, layers_done, layers, blobs:
-    [{digest, state, done, total}]}`` in bytes; states are waiting, downloading, downloaded, unpacking, done, exists.
-    """
+    """Counts bytes per blob; thread-safe. An event is ``{subject, phase, done, total, received, layers_done, layers,
+    blobs: [{digest, state, done, total}]}`` in bytes; states are waiting, downloading, downloaded, unpacking, done,
+    exists; of a push waiting, uploading, mounted, done, exists. ``received`` counts what went over the network."""
 
     def __init__(self, hook: Optional[Hook], subject: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._hook = hook
@@ -28,7 +28,7 @@ class Progress:
         self._last = -INTERVAL
         self._phase = "resolve"
         self._blobs: dict[str, dict[str, Any]] = {}
-        self.received = 0  # bytes that came over the network
+        self.received = 0  # bytes that went over the network
 
     def blob(self, digest: str, total: int, state: str = "waiting") -> None:
         done = total if state == "exists" else 0
@@ -72,7 +72,8 @@ class Progress:
                 "phase": self._phase,
                 "done": sum(entry["done"] for entry in blobs),
                 "total": sum(entry["total"] for entry in blobs),
-                "layers_done": sum(entry["state"] in ("done", "exists") for entry in blobs),
+                "received": self.received,
+                "layers_done": sum(entry["state"] in ("done", "exists", "mounted") for entry in blobs),
                 "layers": len(blobs),
                 "blobs": blobs,
             }

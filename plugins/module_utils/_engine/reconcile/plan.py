@@ -32,7 +32,7 @@ class Operation:
         self.how = how
         self.kind = kind
         self.name = name
-        self.detail = detail or {}
+        self.detail = {} if detail is None else detail
         self.why = why
         self._execute = execute
         self._undo = undo

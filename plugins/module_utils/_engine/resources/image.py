@@ -60,7 +60,7 @@ def _present_by_pull(task: Task, plan: Plan, name: str, before: Optional[ImageRe
         return before
     made: list[ImageRecord] = []
     why = "missing" if before is None else "the registry has %s" % answer.digest
-    plan.add(Operation("pull", "image", name, lambda: made.append(image_choice.pull(task, name)), why=why))
+    plan.add(image_choice.pull_operation(task, name, why, made.append))
     if task.check_mode:
         return None
     plan.apply()
@@ -138,6 +138,7 @@ def _plan_absent(task: Task, plan: Plan, name: str, record: Optional[ImageRecord
     def execute() -> None:
         if last:
             task.store.images.remove(record.id)
+            task.runtime.forget_layers([task.paths.layer(layer.chain_id) for layer in record.layers])
             task.store.collect()
             task.store.events.add("image", "delete", record.id, {"name": name})
         else:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import NotFound
@@ -12,6 +14,7 @@ from ..reconcile.plan import Operation, Plan
 from .task import Task
 
 if TYPE_CHECKING:
+    from ..images.progress import Hook
     from ..images.pull import PullCheck
     from ..registry.transport import Transport
     from ..store.records import ImageRecord
@@ -50,13 +53,12 @@ def choose(task: Task, plan: Plan) -> ImageChoice:
         return choice
     choice.new_id = answer.image_id
 
-    def execute() -> None:
-        choice.record = pull(task, text)
-        choice.new_id = choice.record.id
+    def took(image: ImageRecord) -> None:
+        choice.record = image
+        choice.new_id = image.id
 
-    plan.add(
-        Operation("pull", "image", text, execute, why="missing" if record is None else "the registry has a newer one")
-    )
+    why = "missing" if record is None else "the registry has a newer one"
+    plan.add(pull_operation(task, text, why, took))
     return choice
 
 
@@ -106,7 +108,20 @@ def check(task: Task, text: str) -> PullCheck:
     return pulling.check(task.store, transport(task), reference.parse(text), platform=task.params.get("platform"))
 
 
-def pull(task: Task, text: str) -> ImageRecord:
+def pull_operation(task: Task, text: str, why: str, took: Callable[[ImageRecord], object]) -> Operation:
+    """The pull as a step of a plan. ``took`` gets the image; the step's detail tells what it took: ``digest``,
+    ``received`` (bytes), ``layers_reused``, ``seconds`` per phase."""
+    detail: dict[str, Any] = {}
+
+    def execute() -> None:
+        record, report = pull(task, text)
+        detail.update(report)
+        took(record)
+
+    return Operation("pull", "image", text, execute, why=why, detail=detail)
+
+
+def pull(task: Task, text: str) -> tuple[ImageRecord, dict[str, Any]]:
     """Pull in a process of its own: downloads run in threads, and this process may fork later."""
     from ..images import pull as pulling
     from ..images import reference
@@ -114,17 +129,37 @@ def pull(task: Task, text: str) -> ImageRecord:
     from ..store.state import Store
 
     def work() -> Any:
-        with Store.open(task.paths) as store:
-            record = pulling.pull(
+        with Store.open(task.paths) as store, telling(task, "pulling") as hook:
+            report = pulling.pull_report(
                 store,
                 task.kernel,
                 reference.parse(text),
                 platform=task.params.get("platform"),
                 transport=transport(task),
+                progress=hook,
             )
-            return record.id
+        told = {"digest": report.digest, "received": report.received, "layers_reused": report.layers_reused}
+        return report.image.id, {**told, "seconds": report.timings}, report.warnings
 
-    record = task.store.images.get(isolated(work))
+    image_id, told, warnings = isolated(work)
+    for sentence in warnings:
+        task.warn(sentence)
+    record = task.store.images.get(image_id)
     if record is None:
         raise NotFound("The image %s vanished right after it was pulled" % text, step="pull", subject="image %s" % text)
-    return record
+    return record, told
+
+
+@contextmanager
+def telling(task: Task, what: str) -> Iterator[Optional[Hook]]:
+    """The hook for a transfer's progress, if anybody listens."""
+    if not task.progress:
+        yield None
+        return
+    from .progress import ProgressFile
+
+    file = ProgressFile(task.paths.run, task.progress, what)
+    try:
+        yield file.hook
+    finally:
+        file.close()

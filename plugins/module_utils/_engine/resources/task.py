@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 class Task:
     """Parameters, mode, and lazily opened rooms of one module run. Imports are the budget: nothing opens early."""
 
-    def __init__(self, params: dict[str, Any], *, check_mode: bool = False) -> None:
+    def __init__(self, params: dict[str, Any], *, check_mode: bool = False, progress: str = "") -> None:
+        """``progress``: the token of a file that somebody looks into while this runs (``progress.ProgressFile``)."""
         self.params = params
         self.check_mode = check_mode
+        self.progress = progress
         self.paths = Paths(params.get("state_dir") or DEFAULT_STATE, params.get("run_dir") or DEFAULT_RUN)
         self.warnings: list[str] = []
         self._store: Optional[Store] = None
