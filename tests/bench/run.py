@@ -73,7 +73,7 @@ def interleaved(
 ) -> dict[str, Samples]:
     """Every candidate once per round, so that drift of the machine hits all alike."""
     samples: dict[str, Samples] = {name: [] for name in works}
-    for _ in range(count):
+    for _n in range(count):
         for name, work in works.items():
             samples[name].append(timed(work))
             if between is not None:
@@ -82,7 +82,7 @@ def interleaved(
 
 
 def command(*argv: str) -> Callable[[], Any]:
-    return lambda: subprocess.run(argv, check=True, capture_output=True)
+    return lambda: subprocess.run(argv, check=True, capture_output=True, check=False)
 
 
 # -- peers -----------------------------------------------------------------------------------------------------
@@ -92,8 +92,8 @@ def peers(rootfs: str) -> dict[str, str]:
     """Engines that answer here, with the benchmark's image imported into each."""
     found = {}
     for name, probe in (("docker", ["docker", "info"]), ("podman", ["podman", "info"])):
-        if shutil.which(name) and subprocess.run(probe, capture_output=True).returncode == 0:
-            done = subprocess.run([name, "import", rootfs, "wharf-bench:1"], capture_output=True)
+        if shutil.which(name) and subprocess.run(probe, capture_output=True, check=False).returncode == 0:
+            done = subprocess.run([name, "import", rootfs, "wharf-bench:1"], capture_output=True, check=False)
             if done.returncode == 0:
                 found[name] = name
     return found
@@ -101,7 +101,7 @@ def peers(rootfs: str) -> dict[str, str]:
 
 def remove_peers(found: dict[str, str]) -> None:
     for name in found:
-        subprocess.run([name, "rmi", "-f", "wharf-bench:1"], capture_output=True)
+        subprocess.run([name, "rmi", "-f", "wharf-bench:1"], capture_output=True, check=False)
 
 
 # -- rows ------------------------------------------------------------------------------------------------------
@@ -129,9 +129,9 @@ def start_rows(instance: Engine, found: dict[str, str], count: int) -> Iterator[
     yield Row("idle engine (spawner)", "KiB PSS", [pss(spawner(instance))], {}, "≤ 10240")
     for name in found:
         names = subprocess.run(
-            [name, "ps", "-aq", "--filter", "name=wharf-bench-"], capture_output=True, text=True
+            [name, "ps", "-aq", "--filter", "name=wharf-bench-"], capture_output=True, text=True, check=False
         ).stdout
-        subprocess.run([name, "rm", "-f", *names.split()], capture_output=True)
+        subprocess.run([name, "rm", "-f", *names.split()], capture_output=True, check=False)
 
 
 def pss(pid: int) -> float:
@@ -184,15 +184,15 @@ def idle_rows(instance: Engine, count: int) -> Iterator[Row]:
         "name": "idle", "image": "bb:1", "command": SLEEP, "memory": "64m", "env": {"A": "1"}, "state": "started",
         "published_ports": ["18088:80"], "pull": "missing", "state_dir": instance.paths.state, "run_dir": instance.paths.run,
     }  # fmt: skip
-    empty = "import json, sys; json.loads(sys.argv[1])"
+    empty = "import json, sys; import ansible.module_utils.basic; json.loads(sys.argv[1])"
     code = (
         empty + "; sys.path.insert(0, sys.argv[2]); from module_utils._engine.entry import dispatch; "
         "r = dispatch('container', json.loads(sys.argv[1])); sys.exit(1 if r['changed'] else 0)"
     )
     argv = [json.dumps(tables), ROOT + "/plugins"]
     both = {
-        "empty": command(sys.executable, "-I", "-S", "-c", empty, *argv),
-        "wharf": command(sys.executable, "-I", "-S", "-c", code, *argv),
+        "empty": command(sys.executable, "-I", "-c", empty, *argv),
+        "wharf": command(sys.executable, "-I", "-c", code, *argv),
     }
     interleaved(2, both)
     samples = interleaved(count, both)
@@ -241,7 +241,7 @@ def exec_rows(instance: Engine, found: dict[str, str], count: int) -> Iterator[R
     samples = interleaved(count, works)
     mine = samples.pop("wharf")
     for name in found:
-        subprocess.run([name, "rm", "-f", "wharf-bench-exec"], capture_output=True)
+        subprocess.run([name, "rm", "-f", "wharf-bench-exec"], capture_output=True, check=False)
     yield Row("exec of /bin/true in a running container", "ms", mine, samples, "≤ 15 ms")
 
 

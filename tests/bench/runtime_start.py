@@ -40,7 +40,7 @@ def main():
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     engine = harness()
     try:
-        ids = [engine.create(["/bin/sleep", "1000"]) for _ in range(count + 1)]
+        ids = [engine.create(["/bin/sleep", "1000"]) for _n in range(count + 1)]
         measure("start", engine.runtime.start, ids)
         measure("exec", lambda cid: engine.exec(cid, "/bin/true"), ids)
         for field in ("Rss", "Pss", "Private_Dirty"):

@@ -181,7 +181,7 @@ def test_more_clients_at_once_than_the_backlog_holds_all_get_an_answer(engine):
     def ask():
         answers.append(engine.runtime._ask(cid, {"op": "state"}, 20)["state"]["status"])
 
-    threads = [threading.Thread(target=ask) for _ in range(300)]
+    threads = [threading.Thread(target=ask) for _n in range(300)]
     for thread in threads:
         thread.start()
     time.sleep(0.3)

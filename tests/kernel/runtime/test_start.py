@@ -26,7 +26,7 @@ def test_the_exit_code_of_a_signal_is_128_plus_its_number(engine):
 
 
 def test_the_exit_code_is_recorded_when_init_dies_at_once(engine):
-    for _ in range(5):
+    for _n in range(5):
         state, _out, _err = engine.run(["/bin/false"])
         assert state["exit_code"] == 1
 
@@ -100,7 +100,7 @@ def test_nothing_is_left_behind_after_the_end(engine):
 
 def test_the_upper_keeps_what_was_written_between_starts(engine):
     cid = engine.create(["/bin/sh", "-c", "cat /note 2>/dev/null; echo again >> /note"])
-    for _ in range(2):
+    for _n in range(2):
         engine.runtime.start(cid)
         engine.runtime.wait(cid, timeout=5)
     assert engine.output(cid) == "again\n"
