@@ -14,7 +14,7 @@ from .task import Task
 
 if TYPE_CHECKING:
     from ..runtime.client import ExecResult
-    from ..runtime.exec import ExecSpec
+    from ..runtime.execspec import ExecSpec
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _failure(name: str, code: int) -> dict[str, Any]:
 
 
 def _spec(params: dict[str, Any], argv: list[str]) -> ExecSpec:
-    from ..runtime.exec import ExecSpec
+    from ..runtime.execspec import ExecSpec
 
     return ExecSpec(
         argv=argv,

@@ -66,7 +66,8 @@ def stop(task: Task, record: ContainerRecord, *, kill: bool = False, remember: b
 
         signal_number = parse("kill_signal", task.params["kill_signal"])
     timeout = task.params.get("stop_timeout")
-    task.runtime.stop(record.id, signal_number, record.spec.get("stop_timeout", 10) if timeout is None else timeout)
+    wait = record.spec.get("stop_timeout", 10) if timeout is None else timeout
+    task.runtime.stop(record.id, signal_number, wait, hooks=False)  # the hook's work, the network, follows here
     task.network.release(record.id)
     task.store.events.add("container", "stop", record.id, {"name": record.name})
 
@@ -77,7 +78,7 @@ def remove(task: Task, record: ContainerRecord, *, keep_anonymous: bool = False)
     The store takes the directory with the row, the row first: a directory without one is litter that recovery clears.
     """
     if is_running(state(task, record)):
-        task.runtime.stop(record.id, 9, 0)
+        task.runtime.stop(record.id, 9, 0, hooks=False)
     task.runtime.delete(record.id)
     task.network.release(record.id)
     task.store.containers.remove(record.id)

@@ -11,6 +11,7 @@ import sys
 from typing import Any, Optional
 
 from .. import VERSION
+from ..errors import KernelError
 from .task import Task, query
 
 KERNEL_FLOOR = (5, 10)
@@ -41,6 +42,7 @@ def facts(task: Task) -> dict[str, Any]:
             "ip_forward": _read("/proc/sys/net/ipv4/ip_forward") == "1",
             "ipv6": os.path.exists("/proc/net/if_inet6"),
             "nftables": _nftables(),
+            "obstacles": _obstacles(task),
         },
         "security": {
             "seccomp": os.path.exists("/proc/sys/kernel/seccomp/actions_avail"),
@@ -76,6 +78,19 @@ def _nftables() -> bool:
     except OSError:
         return False
     return True
+
+
+def _obstacles(task: Task) -> list[str]:
+    """Foreign firewall chains that drop what ours lets through."""
+    from ..network.firewall import Firewall
+
+    firewall = Firewall(task.paths)
+    try:
+        return list(firewall.obstacles())
+    except KernelError:  # no nf_tables at all: that is told as a problem of its own
+        return []
+    finally:
+        firewall.close()
 
 
 def _missing_capabilities() -> list[str]:
@@ -124,7 +139,7 @@ def _problems(host: dict[str, Any]) -> list[str]:
 
 def _fallbacks(host: dict[str, Any]) -> list[str]:
     """Where this host makes the engine work another way than on the newest kernels, a sentence each."""
-    out = []
+    out = list(host["network"]["obstacles"])
     if not host["storage"].get("erofs_files"):
         out.append("Layers are extracted: this kernel cannot mount EROFS images from files (Linux 6.12)")
     if host["storage"]["overlay_mode"] != "fd":
