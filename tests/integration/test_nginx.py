@@ -394,7 +394,7 @@ def test_what_a_registry_refuses_is_one_sentence(fresh: Host, shop: Shop, untrus
             refused("unknown tag in check mode", "image", name=shop.repository + ":nosuch", **ca)
             | {"check_mode": True},
             refused("unknown repository", "image", name=shop.registry.host + "/no/such:1", **ca),
-            refused("container", "container", name="x", image=shop.repository + ":nosuch", **ca),
+            refused("container", "container", name="nosuch", image=shop.repository + ":nosuch", **ca),
             task("unverified", "registry_info", registry_url=shop.registry.url, validate_certs=False),
             task("verified", "registry_info", registry_url=shop.registry.url, name="shop/nginx", **ca),
         ]
