@@ -82,7 +82,7 @@ def interleaved(
 
 
 def command(*argv: str) -> Callable[[], Any]:
-    return lambda: subprocess.run(argv, check=True, capture_output=True, check=False)
+    return lambda: subprocess.run(argv, check=True, capture_output=True)
 
 
 # -- peers -----------------------------------------------------------------------------------------------------
@@ -182,7 +182,8 @@ def idle_rows(instance: Engine, count: int) -> Iterator[Row]:
     instance.container("idle", command=SLEEP, memory="64m", env={"A": "1"}, published_ports=["18088:80"])
     tables = {
         "name": "idle", "image": "bb:1", "command": SLEEP, "memory": "64m", "env": {"A": "1"}, "state": "started",
-        "published_ports": ["18088:80"], "pull": "missing", "state_dir": instance.paths.state, "run_dir": instance.paths.run,
+        "published_ports": ["18088:80"], "pull": "missing",
+        "state_dir": instance.paths.state, "run_dir": instance.paths.run,
     }  # fmt: skip
     empty = "import json, sys; import ansible.module_utils.basic; json.loads(sys.argv[1])"
     code = (
