@@ -360,9 +360,7 @@ class Netlink:
 def _route(destination: str, prefix: int, gateway: str, index: int, source: str, metric: int) -> bytes:
     family = family_of(destination or gateway)
     scope = 0 if gateway or family == socket.AF_INET6 else 253  # universe, link
-    body = struct.pack(
-        "=BBBBBBBBI", family, prefix, 0, 0, MAIN_TABLE, _PROTOCOL_STATIC, scope, _UNICAST, 0
-    )
+    body = struct.pack("=BBBBBBBBI", family, prefix, 0, 0, MAIN_TABLE, _PROTOCOL_STATIC, scope, _UNICAST, 0)
     body += attr(_RTA_DST, pack_ip(destination)) if destination else b""
     body += attr(_RTA_GATEWAY, pack_ip(gateway)) if gateway else b""
     body += attr(_RTA_OIF, index) if index else b""
