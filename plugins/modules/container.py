@@ -240,14 +240,15 @@ options:
         Without a source the volume is anonymous.
       - Flags are V(ro), V(rw), V(nocopy), and the propagations V(private), V(rprivate), V(shared), V(rshared),
         V(slave), V(rslave), separated by commas.
-      - Changing it replaces the container.
+      - Changed on the running container where the kernel allows it. What would cover something else, stay at its
+        target in another form, or need a new directory in a read-only root replaces the container.
     type: list
     elements: str
   mounts:
     description:
       - Mounts in long form. Together with O(volumes) and O(tmpfs) they are one list, so moving an entry from one form
         to the other changes nothing.
-      - Changing it replaces the container.
+      - Changed as O(volumes) are.
     type: list
     elements: dict
     suboptions:
@@ -287,7 +288,7 @@ options:
     description:
       - Mounts of memory in short form, each as C(TARGET[:OPTION,...]) with options such as V(size=64m), V(mode=1770),
         V(exec).
-      - Changing it replaces the container.
+      - Changed as O(volumes) are.
     type: list
     elements: str
   read_only:

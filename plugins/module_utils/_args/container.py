@@ -102,7 +102,7 @@ CONFIG: Table = {
         "options": MOUNT,
         "compare": "named",
         "key": "target",
-        "change": "replace",
+        "change": "live",
     },
     "tmpfs": {
         "normal": "tmpfs_mount",

@@ -210,7 +210,7 @@ def gateway_of(network: NetworkRecord, family: int) -> str:
     return ""
 
 
-def _wanted_routes(members: Sequence[tuple[NetworkRecord, EndpointRecord]]) -> dict[int, tuple[str, str]]:
+def wanted_routes(members: Sequence[tuple[NetworkRecord, EndpointRecord]]) -> dict[int, tuple[str, str]]:
     """Family → (gateway, interface)."""
     wanted = {}
     for family, network in gateway_networks([network for network, _endpoint in members]).items():
@@ -223,14 +223,14 @@ def missing_routes(sandbox: Sandbox, members: Sequence[tuple[NetworkRecord, Endp
     have = {route.gateway for route in sandbox.inner.routes() if not route.prefix}
     return [
         "the default route through %s is missing" % gateway
-        for gateway, _ifname in _wanted_routes(members).values()
+        for gateway, _ifname in wanted_routes(members).values()
         if gateway not in have
     ]
 
 
 def set_default_routes(sandbox: Sandbox, members: Sequence[tuple[NetworkRecord, EndpointRecord]]) -> None:
     """Default routes through the gateway networks; those through our other gateways go, a container's own stay."""
-    wanted = _wanted_routes(members)
+    wanted = wanted_routes(members)
     ours = {gateway_of(network, family) for network, _endpoint in members for family in (2, 10)} - {""}
     try:
         for route in sandbox.inner.routes():

@@ -70,6 +70,7 @@ class Publishing:
         self.store = store
         self._firewall: Optional[Firewall] = None
         self._seen: Optional[set[Port]] = None
+        self._whole = True
 
     def close(self) -> None:
         if self._firewall is not None:
@@ -146,14 +147,15 @@ class Publishing:
                 self.firewall.remove_ports(targets)
 
     def missing(self, container_id: str, networks: Sequence[Member]) -> list[str]:
-        """One sentence for each of the container's ports that is not open. The table is read once for many
-        containers."""
+        """One sentence for each of the container's ports that is not open, and one for rules that are not as made.
+        The tables are read once for many containers."""
         targets = self.targets(container_id, networks)
-        if not targets:
+        if not networks:
             return []
         if self._seen is None:
-            self._seen = set(self.firewall.observe()["ports"])
-        return [
+            found = self.firewall.observe()
+            self._seen, self._whole = set(found["ports"]), found["present"]
+        return ([] if self._whole else ["the firewall's rules are not as made"]) + [
             "published port %d/%s is not in the firewall" % (target.host_port, target.protocol)
             for target in targets
             if target not in self._seen

@@ -17,7 +17,7 @@ from ..reconcile import options, values
 from ..reconcile.options import Difference
 from ..reconcile.plan import Operation, Plan
 from . import container_inspect, container_spec
-from .container_actual import is_running, observed, state
+from .container_actual import is_running, missing_mounts, network_drift, observed, state
 from .tables import CONTAINER
 from .task import Task
 
@@ -131,6 +131,10 @@ class _Reconciler:
         found = options.differences(
             CONTAINER, record.spec, self._spec, observed(task, record, self._facts)
         ) + self._image_difference(record)
+        if found:
+            from .container_live import refine
+
+            found = refine(task, record, self._spec, found)
         replacing = [difference for difference in found if difference.change == "replace"]
         if task.params.get("recreate"):
             replacing.append(Difference("recreate", False, True, "replace", "asked"))
@@ -140,6 +144,7 @@ class _Reconciler:
             return
         if found:
             self._check_environment(record)
+        self._plan_repair(record)
         self._plan_live(record, found)
         self._store_ignored(record)
         self.plan_state(record)
@@ -245,6 +250,17 @@ class _Reconciler:
         self._plan.add(Operation("replace", "container", self._name, execute, detail=detail, why=why))
         if task.params["state"] == "healthy":
             self._wait(lambda: task.store.containers.by_name(self._name) or record)
+
+    def _plan_repair(self, record: ContainerRecord) -> None:
+        """What a container that goes on running has lost of its network and mounts."""
+        if self._task.params["state"] == "stopped":
+            return
+        sentences = network_drift(self._task, record, self._facts)
+        lost = missing_mounts(self._task, record, self._facts)
+        if sentences or lost:
+            from .container_live import repair
+
+            repair(self._task, self._plan, record, sentences, lost)
 
     def _plan_live(self, record: ContainerRecord, found: list[Difference]) -> None:
         if not found:

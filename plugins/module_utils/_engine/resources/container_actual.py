@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
-from .container_make import cgroup_path
+from .container_make import cgroup_path, owns_network
 from .task import Task
 
 if TYPE_CHECKING:
@@ -45,3 +46,59 @@ def observed(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> dict
         return {}
     drift = group.drift(record.spec)
     return {name: drift[name][1] if name in drift else record.spec.get(name) for name in LIMITS}
+
+
+def network_drift(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> list[str]:
+    """Sentences about what somebody broke in a running container's network; [] without one of its own."""
+    if facts["status"] not in ("running", "paused") or not facts.get("pid") or not owns_network(record.spec):
+        return []
+    return task.network.glance(record.id, facts["pid"], remember=not task.check_mode)
+
+
+def missing_mounts(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Mounts of ``resolved`` that a running container has lost (a lazy unmount inside it).
+
+    Compared as text first; a target whose path has links in the image ends elsewhere and is looked up.
+    """
+    if facts["status"] not in ("running", "paused") or not facts.get("pid") or not record.resolved["mounts"]:
+        return []
+    targets = mounted_targets(facts["pid"])
+    lost = [mount for mount in record.resolved["mounts"] if mount["target"] not in targets]
+    return [mount for mount in lost if not _elsewhere(task, facts["pid"], mount)]
+
+
+def mounted_targets(pid: int) -> set[str]:
+    from ..kernel import procfs
+
+    try:
+        return {mount.target for mount in procfs.mountinfo("/proc/%d/mountinfo" % pid)}
+    except (FileNotFoundError, ProcessLookupError):  # it ended this instant: that is drift of another kind
+        return set()
+
+
+def _elsewhere(task: Task, pid: int, mount: dict[str, Any]) -> bool:
+    """Whether the target leads, through links of the image, to what was mounted on it."""
+    try:
+        root = os.open("/proc/%d/root" % pid, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # ended
+        return True
+    try:
+        there = _stat(task, root, mount["target"])
+        if mount["type"] == "tmpfs":
+            return there[0] != _stat(task, root, mount["target"] + "/..")[0]
+        source = mount["source"] if mount["type"] == "bind" else task.paths.volume_data(mount["source"])
+        here = os.stat(source)
+        return there == (here.st_dev, here.st_ino)
+    except OSError:  # target or source is gone
+        return False
+    finally:
+        os.close(root)
+
+
+def _stat(task: Task, root: int, path: str) -> tuple[int, int]:
+    fd = task.kernel.open_in_root(root, path, os.O_PATH)
+    try:
+        info = os.fstat(fd)
+        return info.st_dev, info.st_ino
+    finally:
+        os.close(fd)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ..reconcile.options import Difference
 from ..reconcile.plan import Operation, Plan
@@ -15,6 +15,7 @@ from .task import Task
 
 if TYPE_CHECKING:
     from ..store.records import ContainerRecord
+    from .container_mounts import Change
 
 _MONITOR = ("restart_policy", "restart_retries", "healthcheck", "stop_signal", "log_options")
 
@@ -31,6 +32,7 @@ class LiveUpdate:
         self._old = record
         self._new = record._replace(spec=spec)
         self._running = running
+        self._mount_change: Optional[Change] = None
 
     def plan(self, plan: Plan, differences: list[Difference]) -> None:
         done: set[str] = set()
@@ -53,7 +55,10 @@ class LiveUpdate:
 
     def store(self) -> None:
         """Write the new wish down; not an operation of its own, it follows the last one."""
-        self._task.store.containers.update(self._new.id, spec=self._new.spec, generation=self._old.generation + 1)
+        fields = {"resolved": self._mount_change.resolved} if self._mount_change else {}
+        self._task.store.containers.update(
+            self._new.id, spec=self._new.spec, generation=self._old.generation + 1, **fields
+        )
         record = self._task.store.containers.get(self._new.id)
         if record is not None:
             make.write_files(self._task, record)
@@ -65,6 +70,7 @@ class LiveUpdate:
             "monitor": self._monitor,
             "networks": self._networks,
             "ports": self._ports,
+            "mounts": self._mounts,
         }.get(group)
         return (lambda: None) if action is None else (lambda: action(record))
 
@@ -102,6 +108,16 @@ class LiveUpdate:
             if have.get(name) != network:
                 service.connect(record.id, network)
 
+    def _mounts(self, record: ContainerRecord) -> None:
+        if record is self._old:
+            if self._mount_change is not None:
+                self._mount_change.undo()
+            return
+        from .container_mounts import Change
+
+        self._mount_change = Change(self._task, self._old, record.spec)
+        self._mount_change.execute()
+
     def _ports(self, record: ContainerRecord) -> None:
         task = self._task
         with task.store.transaction():
@@ -111,9 +127,42 @@ class LiveUpdate:
             task.runtime.update(record.id, {"reserve": make.reserve_settings(task, record)})
 
 
+def refine(task: Task, record: ContainerRecord, spec: dict[str, Any], found: list[Difference]) -> list[Difference]:
+    """Differences whose way depends on the container at hand: mounts change live unless something forbids it."""
+    if all(difference.option != "mounts" for difference in found):
+        return found
+    from .container_mounts import Change
+
+    obstacle = Change(task, record, spec).obstacle
+    if not obstacle:
+        return found
+    return [
+        difference._replace(change="replace", why="%s; %s" % (difference.why, obstacle))
+        if difference.option == "mounts"
+        else difference
+        for difference in found
+    ]
+
+
+def repair(task: Task, plan: Plan, record: ContainerRecord, sentences: list[str], mounts: list[dict[str, Any]]) -> None:
+    """Operations that undo what somebody did to a running container's network and mounts, and nothing else."""
+    name = record.name
+
+    def mend(kind: str, before: list[str], execute: Callable[[], Any]) -> None:
+        plan.add(Operation("live", "container", name, execute, detail={"option": kind, "before": before}, why="drift"))
+
+    if sentences:
+        mend("network", sentences, lambda: task.network.mend(record.id))
+    if mounts:
+        from .container_mounts import remount
+
+        lost = ["%s is not mounted" % mount["target"] for mount in mounts]
+        mend("mounts", lost, lambda: remount(task, record, mounts))
+
+
 def _group(option: str) -> str:
     if option in LIMITS:
         return "limits"
     if option in _MONITOR:
         return "monitor"
-    return {"networks": "networks", "published_ports": "ports"}.get(option, "row")
+    return {"networks": "networks", "published_ports": "ports", "mounts": "mounts"}.get(option, "row")

@@ -43,7 +43,7 @@ def create(
 
     store, paths = task.store, task.paths
     container_id = secrets.token_hex(32)
-    mounts, anonymous = _mounts(task, spec, image, inherit)
+    mounts, anonymous = resolve_mounts(task, spec, image, inherit)
     record = ContainerRecord(
         id=container_id,
         name=name,
@@ -77,13 +77,13 @@ def create(
     return record
 
 
-def _mounts(
-    task: Task, spec: dict[str, Any], image: ImageRecord, inherit: Optional[ContainerRecord]
+def resolve_mounts(
+    task: Task, spec: dict[str, Any], image: Optional[ImageRecord], inherit: Optional[ContainerRecord]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """All mounts with anonymous volumes named: the task's, and the image's VOLUMEs that no mount of the task covers."""
     mounts = [dict(mount) for mount in spec.get("mounts", [])]
     covered = {mount["target"] for mount in mounts}
-    for target in sorted(image_config(image).get("Volumes") or {}):
+    for target in sorted((image_config(image) if image else {}).get("Volumes") or {}):
         clean = "/" + "/".join(part for part in target.split("/") if part not in ("", ".", ".."))
         if clean != "/" and clean not in covered:
             mounts.append({"type": "volume", "source": "", "target": clean, "anonymous": True})
@@ -103,7 +103,7 @@ def fill_volumes(task: Task, record: ContainerRecord, image: ImageRecord) -> Non
     rootfs = -1
     try:
         for mount in record.resolved["mounts"]:
-            if mount["type"] == "bind" and mount.get("create_source"):
+            if mount["type"] == "bind" and mount.get("create_source") and not os.path.lexists(mount["source"]):
                 _wrap(os.makedirs, mount["source"], 0o755, True)
             if mount["type"] != "volume":
                 continue
@@ -181,7 +181,7 @@ def write_files(task: Task, record: ContainerRecord) -> None:
         "files_dir": directory + "/files",
         "hostname": hostname,
         "cgroup": cgroup_path(task, record.id),
-        "volumes": [_host_mount(task, mount) for mount in record.resolved["mounts"] if mount["type"] != "tmpfs"],
+        "volumes": [host_mount(task, mount) for mount in record.resolved["mounts"] if mount["type"] != "tmpfs"],
     }
     config = oci.generate(spec, image_config(image), context)
     write_json(directory + "/config.json", config)
@@ -261,7 +261,7 @@ def cgroup_path(task: Task, container_id: str) -> str:
     return "%s/%s" % (task.paths.cgroup, container_id)
 
 
-def _host_mount(task: Task, mount: dict[str, Any]) -> dict[str, Any]:
+def host_mount(task: Task, mount: dict[str, Any]) -> dict[str, Any]:
     if mount["type"] == "volume":
         return {**mount, "source": task.paths.volume_data(mount["source"])}
     return mount

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -27,6 +28,7 @@ class Task:
         self.progress = progress
         self.paths = Paths(params.get("state_dir") or DEFAULT_STATE, params.get("run_dir") or DEFAULT_RUN)
         self.warnings: list[str] = []
+        self._temporary = ""
         self._store: Optional[Store] = None
         self._kernel: Optional[Kernel] = None
         self._runtime: Optional[Runtime] = None
@@ -40,14 +42,29 @@ class Task:
     ) -> None:
         if self._store is not None:
             self._store.close()
+        if self._temporary:
+            import shutil
+
+            shutil.rmtree(self._temporary)
 
     @property
     def store(self) -> Store:
         if self._store is None:
             from ..store.state import Store
 
-            self._store = Store.open(self.paths)
+            self._store = Store.open(self._scratch() if self._untouched() else self.paths)
         return self._store
+
+    def _untouched(self) -> bool:
+        """Check mode on a host that has no state yet: nothing may be made there, not even directories."""
+        return self.check_mode and not os.path.exists(self.paths.database)
+
+    def _scratch(self) -> Paths:
+        """Where an empty store can be, for as long as this task runs."""
+        import tempfile
+
+        self._temporary = tempfile.mkdtemp(prefix="wharf-check-")
+        return Paths(self._temporary + "/state", self._temporary + "/run")
 
     @property
     def kernel(self) -> Kernel:

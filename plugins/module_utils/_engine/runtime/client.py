@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..errors import Conflict, Interrupted, NotFound, TimedOut, WharfError
@@ -152,6 +152,24 @@ class Runtime:
             run = json.loads(stream.read())
         run.update(changes)
         statefile.write_json(path, run, sync=True)
+
+    def remount(
+        self, container: str, add: Sequence[Mapping[str, Any]], remove: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Mount and unmount inside a running container (see ``remount.change``). Raises ``Conflict`` when it does not
+        run."""
+        from ..kernel import pidfd as pidfds
+        from ..kernel.syscalls import Kernel
+        from . import remount
+
+        state = self.state(container)
+        fd = pidfds.open_pid(state["pid"], state["pid_start"]) if state["pid"] else None
+        if fd is None:
+            raise Conflict("Container %s is not running" % container[:12], step="remount", subject=container)
+        try:
+            remount.change(self.kernel or Kernel(), fd, add, remove)
+        finally:
+            os.close(fd)
 
     def wait(self, container: str, condition: str = "exited", timeout: Optional[float] = None) -> dict[str, Any]:
         """Wait until it is "exited", "healthy" or "running". Returns the state.

@@ -168,6 +168,11 @@ def _inherit_mode(kernel: Kernel, rootfd: int, destination: str, words: list[str
         os.close(fd)
 
 
+def attach(kernel: Kernel, rootfd: int, mount: Mapping[str, Any], source: Optional[Source]) -> None:
+    """One more mount (a bind or a tmpfs) in a tree that is in use already."""
+    _mount(kernel, rootfd, mount, source, ())
+
+
 def _mount_cgroup(
     kernel: Kernel,
     rootfd: int,

@@ -344,6 +344,11 @@ def _target(path: str) -> str:
     return clean
 
 
+def mount(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The OCI form of one mount, whose ``source`` is a path of the host by now."""
+    return _tmpfs(entry) if entry["type"] == "tmpfs" else _bind(entry)
+
+
 def _bind(volume: Mapping[str, Any]) -> dict[str, Any]:
     words = ["rbind", volume.get("propagation") or "rprivate", "ro" if volume.get("read_only") else "rw"]
     return _mount(_target(volume["target"]), "bind", volume["source"], *words)
