@@ -45,14 +45,21 @@ def test_the_engine_and_the_collection_have_one_version() -> None:
 def test_the_documentation_says_how_a_change_is_made(module: str, table: common.Table, live: str) -> None:
     options = block(module, "DOCUMENTATION")["options"]
     for name, option in table.items():
-        sentences = options[name]["description"]
-        sentences = [sentences] if isinstance(sentences, str) else sentences
         if option.get("compare") in (None, "ignore") or len(option.get("choices", ())) == 1:
             continue
+        sentence = last_sentence(options, name)
         if table[option.get("into", name)]["change"] == "live":  # perhaps "where the kernel allows it"
-            assert sentences[-1].startswith(live.rstrip(".")), name
+            assert sentence.startswith(live.rstrip(".")), name
         else:
-            assert re.fullmatch(r"Changing (it|them) replaces the %s\." % module, sentences[-1]), name
+            assert re.fullmatch(r"Changing (it|them) replaces the %s\." % module, sentence), name
+
+
+def last_sentence(options: dict[str, Any], name: str) -> str:
+    """What the documentation says last about an option; "Changed as O(other) are." is what it says about the other."""
+    sentences = options[name]["description"]
+    sentence = str(sentences if isinstance(sentences, str) else sentences[-1])
+    other = re.fullmatch(r"Changed as O\((\w+)\) are\.", sentence)
+    return last_sentence(options, other.group(1)) if other else sentence
 
 
 @pytest.mark.parametrize("module", MODULES)
