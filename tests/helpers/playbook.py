@@ -156,8 +156,14 @@ class Host:
         }
 
     def left(self) -> dict[str, list[str]]:
-        """What the engine still holds: {} when everything that tasks made is gone (the default network stays)."""
+        """What the engine still holds: {} when everything that tasks made is gone (the default network stays).
+        Verified blobs of a pull that failed stay for the next one until they are collected, which is done here."""
+        from module_utils._engine.store.state import Store
+
         paths = self.paths
+        if os.path.exists(paths.database):
+            with Store.open(paths) as store:
+                store.collect()
         found = {
             name: _names(path)
             for name, path in (
@@ -176,7 +182,9 @@ class Host:
             for hierarchy in _names("/sys/fs/cgroup")
             for name in _directories("/sys/fs/cgroup/%s/%s" % (hierarchy, paths.cgroup))
         ]
-        found["links"] = [name for name in _names("/sys/class/net") if name.startswith("whv")]
+        with open("/proc/net/dev") as lines:  # not /sys/class/net, which shows the network it was mounted in
+            links = [line.partition(":")[0].strip() for line in lines]
+        found["links"] = [name for name in links if name.startswith("whv")]
         return {kind: names for kind, names in found.items() if names}
 
     def close(self) -> None:
