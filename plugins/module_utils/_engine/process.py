@@ -240,7 +240,9 @@ def _isolated_child(function: Callable[[], Any], write: int) -> NoReturn:
             fields = {
                 name: getattr(error, name) for name in ("msg", "step", "subject", "path", "errno", "hint", "details")
             }
-            answer = {"error": {"class": type(error).__name__, **fields}}
+            # A room's own subclass is told as the nearest class that everybody knows: the kind must survive.
+            known = next(base.__name__ for base in type(error).__mro__ if base.__module__ == WharfError.__module__)
+            answer = {"error": {"class": known, **fields}}
         except BaseException:  # the child must not unwind into the parent's frames; the text goes to the parent
             text = "Internal error in a worker process: " + traceback.format_exc()
             answer = {"error": {"class": "WharfError", "msg": text}}

@@ -108,5 +108,8 @@ def query(expression: Optional[str], value: Any) -> Any:
         return jmespath.search(expression, value)
     except JMESPathError as error:
         raise UsageError(
-            "query: %r is not valid JMESPath: %s" % (expression, error), step="query", path="query"
+            # The parser's words come in lines, with an arrow under the text.
+            "query: %r is not valid JMESPath: %s" % (expression, str(error).split("\n")[0].rstrip(":")),
+            step="query",
+            path="query",
         ) from None
