@@ -122,7 +122,7 @@ class _Exec:
     def prepare(self) -> None:
         """Still on the host's tree, already in the container's pid namespace."""
         self.step = "prepare_process"
-        finalize.reset_signals()
+        finalize.reset_signals(self.kernel)
         self.kernel.prctl(PR_SET_DUMPABLE, 0)
         os.setsid()
         os.umask(0o022)

@@ -35,14 +35,16 @@ def interpreter_identity() -> tuple[int, int]:
     return info.st_dev, info.st_ino
 
 
-def reset_signals() -> None:
-    """Every disposition to default, nothing blocked: CPython ignores SIGPIPE and SIGXFSZ, and that survives execve."""
+def reset_signals(kernel: Kernel) -> None:
+    """Every disposition to default, nothing blocked: CPython ignores SIGPIPE and SIGXFSZ, whoever started the task may
+    ignore more, and all that survives execve."""
     for number in range(1, signal.NSIG):
         try:
             if signal.getsignal(number) != signal.SIG_DFL:
                 signal.signal(number, signal.SIG_DFL)
         except (OSError, ValueError):  # SIGKILL, SIGSTOP, and glibc's own 32 and 33
             continue
+    kernel.default_signals(32, 33)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 

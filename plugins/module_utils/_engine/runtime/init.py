@@ -84,7 +84,7 @@ class Init:
 
     def prepare_process(self) -> None:
         self.step = "prepare_process"
-        finalize.reset_signals()
+        finalize.reset_signals(self.kernel)
         os.setsid()
         os.umask(0)
         self.kernel.prctl(PR_SET_DUMPABLE, 0)
