@@ -44,7 +44,7 @@ def test_a_duration_is_nanoseconds(text: str, ns: int) -> None:
     assert values.duration("healthcheck.interval", text) == ns
 
 
-@pytest.mark.parametrize("text", ["", "s", "1x", "1m30", "abc"])
+@pytest.mark.parametrize("text", ["", "s", "1x", "1m30", "abc", "-5", "-1m"])
 def test_a_bad_duration_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         values.duration("healthcheck.interval", text)

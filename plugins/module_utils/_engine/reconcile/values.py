@@ -49,6 +49,8 @@ def duration(option: str, text: Any) -> int:
     raw = str(text).strip()
     if not raw:
         raise bad(option, text, "is empty; write a duration such as 30s or 1m30s")
+    if raw.startswith("-"):
+        raise bad(option, text, "is negative")
     try:
         return int(float(raw) * 10**9)
     except (ValueError, OverflowError):  # "1m", but also "nan" and "infinity", which are no durations below either

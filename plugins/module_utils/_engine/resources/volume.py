@@ -90,11 +90,11 @@ def remove(task: Task, name: str) -> None:
     task.store.events.add("volume", "destroy", name, {"driver": "local"})
 
 
-def inspect(task: Task, name: str) -> dict[str, Any]:
-    """Docker's volume-inspect shape; {} when there is none."""
+def inspect(task: Task, name: str) -> Optional[dict[str, Any]]:
+    """Docker's volume-inspect shape; None when there is none."""
     record = task.store.volumes.get(name)
     if record is None:
-        return {}
+        return None
     from ..timestamps import rfc3339
 
     return {
@@ -113,6 +113,6 @@ def info(task: Task) -> dict[str, Any]:
     name = task.params.get("name")
     if name is not None:
         volume = inspect(task, name)
-        return {"changed": False, "exists": bool(volume), "volume": query(task.params.get("query"), volume)}
+        return {"changed": False, "exists": volume is not None, "volume": query(task.params.get("query"), volume)}
     everything = [inspect(task, record.name) for record in task.store.volumes.list()]
     return {"changed": False, "volumes": query(task.params.get("query"), everything)}
