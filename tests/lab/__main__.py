@@ -1,0 +1,63 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""``python -m lab COMMAND [HOST ...]``: see ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from . import images
+from .guest import Guest
+from .machines import MACHINES
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="lab", description="Virtual machines to test wharf.engine on.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("build", "make the disk image, if it is missing or of another recipe"),
+        ("up", "start, or put back to the state after the first boot"),
+        ("down", "switch off"),
+        ("cut-power", "switch off and on again without asking the machine"),
+        ("inventory", "print an Ansible inventory"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("hosts", nargs="*", choices=[*MACHINES, []], default=[], metavar="HOST")
+    shell = commands.add_parser("ssh", help="a shell, or one command")
+    shell.add_argument("host", choices=MACHINES)
+    shell.add_argument("words", nargs=argparse.REMAINDER)
+    options = parser.parse_args()
+    try:
+        return _do(options)
+    except images.LabError as error:
+        sys.stderr.write("lab: %s\n" % error)
+        return 1
+
+
+def _do(options: argparse.Namespace) -> int:
+    if options.command == "ssh":
+        argv = Guest(MACHINES[options.host]).ssh_command() + options.words
+        os.execvp(argv[0], argv)
+    guests = [Guest(MACHINES[name]) for name in options.hosts or MACHINES]
+    if options.command == "inventory":
+        hosts = {guest.machine.name: guest.inventory() for guest in guests}
+        sys.stdout.write(json.dumps({"all": {"hosts": hosts}}, indent=2) + "\n")
+        return 0
+    for guest in guests:
+        if options.command == "build":
+            images.ensure(guest.machine)
+        elif options.command == "up":
+            guest.up()
+        elif options.command == "down":
+            guest.down()
+        else:
+            guest.cut_power()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

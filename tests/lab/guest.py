@@ -1,0 +1,202 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One virtual machine: start, restore, cut its power, reach it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from typing import Any, Optional
+
+from . import images
+from .images import LabError
+from .machines import Machine
+
+_SNAPSHOT = "ready"
+_BOOT = 420.0  # seconds; an emulated processor on a busy machine
+
+
+class Guest:
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.directory = images.directory(machine)
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def up(self) -> None:
+        """Running and as fresh as after its first boot, whatever was done to it before."""
+        images.ensure(self.machine)
+        if self.pid() is None:
+            fresh = not self._has_snapshot()
+            self._launch([] if fresh else ["-loadvm", _SNAPSHOT])
+            self.wait()
+            if fresh:
+                self.ssh("until systemctl is-system-running | grep -Eq 'running|degraded'; do sleep 1; done")
+                self.ssh("sync")
+                self.monitor("savevm " + _SNAPSHOT)
+        else:
+            self.monitor("loadvm " + _SNAPSHOT)
+            self.wait()
+        self.ssh("sudo date -u -s @%d >/dev/null" % (time.time() + 1))
+
+    def down(self) -> None:
+        """Off, without being asked. Whatever the disk holds then is thrown away by the next ``up``."""
+        pid = self.pid()
+        if pid is None:
+            return
+        try:
+            self._qmp("quit")
+        except (OSError, LabError):
+            os.kill(pid, 9)
+        for _attempt in range(100):
+            if self.pid() is None:
+                return
+            time.sleep(0.1)
+        raise LabError("QEMU of %s does not end" % self.machine.name)
+
+    def cut_power(self) -> None:
+        """The power is gone for a moment: memory is lost, the disk keeps what reached it. Returns when ssh answers."""
+        self._qmp("system_reset")
+        time.sleep(2)
+        self.wait()
+
+    def wait(self, timeout: float = _BOOT) -> None:
+        """Until ssh lets us in."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if self.pid() is None:
+                raise LabError("QEMU of %s ended:\n%s" % (self.machine.name, self._tail("qemu.log")))
+            if self._banner() and self.ssh("true", check=False).returncode == 0:
+                return
+            time.sleep(0.5)
+        raise LabError("%s did not answer in time:\n%s" % (self.machine.name, self._tail("console.log")))
+
+    def pid(self) -> Optional[int]:
+        """Of the QEMU that runs this machine."""
+        try:
+            with open(self._file("pid")) as file:
+                pid = int(file.read())
+            with open("/proc/%d/cmdline" % pid, "rb") as file:
+                return pid if self._file("disk.qcow2").encode() in file.read() else None
+        except (OSError, ValueError):
+            return None
+
+    def _launch(self, more: list[str]) -> None:
+        number = self.machine.number
+        argv = [
+            "nice", "-n", "15", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",
+            "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-name", self.machine.name,
+            "-serial", "file:" + self._file("console.log"), "-qmp", "unix:%s,server=on,wait=off" % self._file("qmp"),
+            "-kernel", self._file("vmlinuz"), "-initrd", self._file("initrd.img"),
+            "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet panic=5",
+            "-drive", "file=%s,if=virtio,format=qcow2,discard=unmap" % self._file("disk.qcow2"),
+            "-netdev", "user,id=control,restrict=on,hostfwd=tcp:127.0.0.1:%d-:22" % self.machine.ssh_port,
+            "-device", "virtio-net-pci,netdev=control,mac=52:54:00:77:00:%02x" % number,
+            # Frames of the lab's network travel as multicast on loopback: any number of machines, no root.
+            "-netdev", "socket,id=lab,mcast=230.0.77.1:42299,localaddr=127.0.0.1",
+            "-device", "virtio-net-pci,netdev=lab,mac=52:54:00:77:01:%02x" % number,
+            "-device", "virtio-rng-pci", *more,
+        ]  # fmt: skip
+        with open(self._file("qemu.log"), "wb") as log:
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=self.directory
+            )
+        with open(self._file("pid"), "w") as file:
+            file.write(str(process.pid))
+        time.sleep(0.5)
+
+    # -- talking -------------------------------------------------------------------------------------------------
+
+    def ssh_command(self) -> list[str]:
+        return [
+            "ssh", "-i", images.key(), "-p", str(self.machine.ssh_port), "-o", "StrictHostKeyChecking=no",
+            "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60",
+            "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "wharf@127.0.0.1",
+        ]  # fmt: skip
+
+    def ssh(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            [*self.ssh_command(), command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
+        )
+        if check and result.returncode:
+            raise LabError("%s: %r failed: %s" % (self.machine.name, command, result.stderr or result.stdout))
+        return result
+
+    def inventory(self) -> dict[str, Any]:
+        """Host variables for Ansible."""
+        return {
+            "ansible_host": "127.0.0.1",
+            "ansible_port": self.machine.ssh_port,
+            "ansible_user": "wharf",
+            "ansible_ssh_private_key_file": images.key(),
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "ansible_ssh_common_args": (
+                "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o IdentitiesOnly=yes"
+            ),
+            "ansible_ssh_timeout": 60,
+            "lab_address": self.machine.address,
+        }
+
+    def monitor(self, command: str) -> str:
+        """A command of QEMU's human monitor. Raises ``LabError`` with what it says: it says nothing when all is well."""
+        answer = str(self._qmp("human-monitor-command", {"command-line": command}))
+        if answer.strip():
+            raise LabError("%s: %s: %s" % (self.machine.name, command, answer.strip()))
+        return answer
+
+    def _qmp(self, command: str, arguments: Optional[dict[str, Any]] = None) -> Any:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(300)
+            # The path may be longer than a socket's address allows; the one through /proc is not.
+            fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                sock.connect("/proc/self/fd/%d/qmp" % fd)
+            finally:
+                os.close(fd)
+            stream = sock.makefile("rwb")
+            stream.readline()  # the greeting
+            self._exchange(stream, {"execute": "qmp_capabilities"})
+            return self._exchange(stream, {"execute": command, "arguments": arguments or {}})
+
+    def _exchange(self, stream: Any, message: dict[str, Any]) -> Any:
+        stream.write(json.dumps(message).encode() + b"\n")
+        stream.flush()
+        while True:
+            line = stream.readline()
+            if not line:
+                return None
+            answer = json.loads(line)
+            if "error" in answer:
+                raise LabError("%s: QEMU refused %s: %s" % (self.machine.name, message["execute"], answer["error"]))
+            if "return" in answer:
+                return answer["return"]
+
+    # -- small things --------------------------------------------------------------------------------------------
+
+    def _banner(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.machine.ssh_port), 2) as sock:
+                sock.settimeout(5)
+                return sock.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def _has_snapshot(self) -> bool:
+        text = subprocess.run(
+            ["qemu-img", "snapshot", "-l", self._file("disk.qcow2")], capture_output=True, text=True
+        ).stdout
+        return any(_SNAPSHOT in line.split() for line in text.splitlines())
+
+    def _file(self, name: str) -> str:
+        return os.path.join(self.directory, name)
+
+    def _tail(self, name: str) -> str:
+        try:
+            with open(self._file(name), errors="replace") as file:
+                return file.read()[-2000:]
+        except OSError:
+            return "(no %s)" % name

@@ -1,0 +1,92 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Disk images out of Debian packages, made once and kept outside the repository."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import shutil
+import subprocess
+
+from .machines import Machine
+
+_CUSTOMIZE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "customize.sh")
+_SIZE = "6G"
+
+
+class LabError(Exception):
+    """What keeps the lab from working, as a sentence."""
+
+
+def cache() -> str:
+    """Where machines live: ``$WHARF_LAB``, or ``wharf-engine-lab`` in the user's cache directory."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.environ.get("WHARF_LAB") or os.path.join(base, "wharf-engine-lab")
+
+
+def directory(machine: Machine) -> str:
+    return os.path.join(cache(), machine.name)
+
+
+def key() -> str:
+    """The private key that opens every machine; made when it is not there."""
+    path = os.path.join(cache(), "id_ed25519")
+    if not os.path.exists(path):
+        os.makedirs(cache(), mode=0o700, exist_ok=True)
+        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "wharf-lab", "-f", path)
+    return path
+
+
+def recipe(machine: Machine) -> str:
+    """Changes when the machine would be made another way."""
+    with open(_CUSTOMIZE, "rb") as script, open(key() + ".pub", "rb") as public:
+        text = repr(machine).encode() + script.read() + public.read() + _SIZE.encode()
+    return hashlib.sha256(text).hexdigest()
+
+
+def ensure(machine: Machine) -> str:
+    """The machine's directory with ``disk.qcow2``, ``vmlinuz`` and ``initrd.img``; built unless it is there."""
+    target = directory(machine)
+    stamp = os.path.join(target, "recipe")
+    if os.path.exists(stamp) and open(stamp).read() == recipe(machine):
+        return target
+    for program in ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs"):
+        if shutil.which(program) is None:
+            raise LabError("%s is missing: apt-get install qemu-system-x86 qemu-utils mmdebstrap e2fsprogs" % program)
+    if os.geteuid() != 0:
+        raise LabError("Building the machine %s needs root" % machine.name)
+    shutil.rmtree(target, ignore_errors=True)
+    os.makedirs(target, mode=0o700)
+    root = os.path.join(target, "root")
+    try:
+        _bootstrap(machine, root)
+        for name in ("vmlinuz", "initrd.img"):
+            newest = sorted(glob.glob("%s/boot/%s-*" % (root, name)))[-1]
+            shutil.copyfile(newest, os.path.join(target, name))
+        raw = os.path.join(target, "disk.raw")
+        # An older feature set than mke2fs's present default: the oldest guest's kernel and fsck must know it.
+        _run("mke2fs", "-q", "-t", "ext4", "-O", "^orphan_file,^metadata_csum_seed", "-d", root, raw, _SIZE)
+        _run("qemu-img", "convert", "-O", "qcow2", raw, os.path.join(target, "disk.qcow2"))
+        os.unlink(raw)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    with open(stamp, "w") as file:
+        file.write(recipe(machine))
+    return target
+
+
+def _bootstrap(machine: Machine, root: str) -> None:
+    hook = '%s "$1" %s.pub %s %d' % (_CUSTOMIZE, key(), machine.name, machine.number)
+    _run(
+        "nice", "-n", "15", "mmdebstrap", "--quiet", "--variant=minbase", "--include=" + ",".join(machine.packages),
+        "--customize-hook=" + hook, machine.suite, root,
+    )  # fmt: skip
+
+
+def _run(*argv: str) -> None:
+    result = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if result.returncode:
+        raise LabError("%s failed:\n%s" % (argv[0], result.stdout[-3000:]))

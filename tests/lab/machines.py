@@ -1,0 +1,45 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lab's machines: which Debian each is made of, and what is special about it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_BASE = (
+    "apparmor busybox-static dbus e2fsprogs iproute2 iputils-ping kmod libpam-systemd linux-image-cloud-amd64 "
+    "openssh-server procps python3 sudo systemd-sysv udev"
+).split()
+
+
+class Machine(NamedTuple):
+    """``number``: the last byte of its address on the lab's network (10.77.0.NUMBER), and part of its ports."""
+
+    name: str
+    suite: str
+    number: int
+    extra: tuple[str, ...] = ()
+
+    @property
+    def packages(self) -> list[str]:
+        return sorted({*_BASE, *self.extra})
+
+    @property
+    def ssh_port(self) -> int:
+        return 42200 + self.number
+
+    @property
+    def address(self) -> str:
+        return "10.77.0.%d" % self.number
+
+
+MACHINES = {
+    machine.name: machine
+    for machine in (
+        Machine("debian13", "trixie", 13, ("nftables",)),
+        Machine("debian12", "bookworm", 12),  # without nft: the engine does not need it
+        Machine("debian11", "bullseye", 11, ("nftables",)),
+        Machine("debian13b", "trixie", 14, ("nftables",)),
+    )
+}
