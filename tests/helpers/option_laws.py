@@ -21,7 +21,8 @@ def hold(
 ) -> None:
     """Create / same again / change / back / remove from the task: ``changed``, the plan, the effect ``see`` reports.
 
-    ``how`` is how the change is made: live, replace, or "live|replace" where that depends on the kernel. ``base``: further options of every task.
+    ``how`` is how the change is made: live, replace, or "live|replace" where that depends on the kernel.
+    ``base``: further options of every task.
     """
     name = "opt-" + option.replace("_", "-")
 
