@@ -11,7 +11,7 @@ module: image
 version_added: 0.1.0
 short_description: Manage images
 description:
-  - Pull images from registries, import them from file system archives, and remove them.
+  - Pull images from registries, load them from archives, import them from file system archives, and remove them.
   - In check mode the registry is asked what a pull would bring, and nothing is downloaded.
 author:
   - The wharf.engine authors (@wharf-engine)
@@ -40,12 +40,17 @@ options:
     default: present
   source:
     description:
-      - Where the image comes from. V(pull) takes it from a registry, V(import) makes it from the archive at O(path).
+      - Where the image comes from. V(pull) takes it from a registry, V(load) from the image archive or OCI layout at
+        O(path), V(import) makes it from the root file system archive at O(path).
     type: str
-    choices: [pull, import]
+    choices: [pull, load, import]
     default: pull
   path:
     description:
+      - For O(source=load), what C(docker save), C(podman save), C(skopeo) or M(wharf.engine.image_export) wrote - a
+        docker-archive or oci-archive, plain or compressed with gzip, bzip2, xz or zstd - or the directory of an OCI
+        layout. The image called O(name) is taken from it, or its only image, which is called O(name) then whatever
+        the archive calls it. When O(name) is another image's name now, RV(actions[].detail) says so in C(replaces).
       - For O(source=import), a tar archive of a root file system on the target, plain or compressed with gzip,
         bzip2 or xz.
       - The same archive with the same O(changes) always gives the same image ID, so importing it again changes
@@ -80,6 +85,7 @@ options:
     type: float
     default: 60
 seealso:
+  - module: wharf.engine.image_export
   - module: wharf.engine.image_info
   - module: wharf.engine.registry
 """
@@ -103,6 +109,12 @@ EXAMPLES = r"""
     changes:
       - CMD ["/bin/sh"]
       - ENV LANG=C.UTF-8
+
+- name: Load what docker save wrote
+  wharf.engine.image:
+    name: shop:2.1
+    source: load
+    path: /srv/images/shop.tar.gz
 
 - name: Remove an image
   wharf.engine.image:
@@ -141,7 +153,7 @@ actions:
     how:
       description:
         - How the difference is made good. V(create), V(remove), V(replace), V(live) (the existing object is changed),
-          V(start), V(stop), V(pull), V(import), V(untag) or V(disconnect).
+          V(start), V(stop), V(pull), V(load), V(import), V(tag), V(untag) or V(disconnect).
       type: str
       sample: live
     kind:
@@ -212,7 +224,7 @@ def main() -> None:
         "image",
         image.IMAGE,
         image.TRANSPORT,
-        required_if=[("source", "import", ("path",))],
+        required_if=[("source", "import", ("path",)), ("source", "load", ("path",))],
     )
 
 

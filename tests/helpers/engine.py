@@ -14,7 +14,7 @@ import tempfile
 import time
 from typing import Any, Iterator, Optional
 
-from module_utils._args import common, container, host, image, network, volume
+from module_utils._args import common, container, export, host, image, network, volume
 from module_utils._engine.entry import dispatch
 from module_utils._engine.paths import Paths
 
@@ -26,6 +26,7 @@ _TABLES = {
     "container_logs": (container.LOGS,),
     "host_info": (host.INFO,),
     "image": (image.IMAGE, image.TRANSPORT),
+    "image_export": (export.IMAGE_EXPORT,),
     "image_info": (image.IMAGE_INFO,),
     "network": (network.CONFIG, network.OPERATION),
     "network_info": (network.INFO,),

@@ -18,6 +18,7 @@ _RESOURCES = {
     "container_logs": "container_logs",
     "host_info": "host",
     "image": "image",
+    "image_export": "image_export",
     "image_info": "image_info",
     "network": "network",
     "network_info": "network_info",

@@ -6,17 +6,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import IntegrityError, NotFound
 from .unpack import unpack
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from ..kernel.syscalls import Kernel
     from ..store.records import LayerRecord, LayerRef
     from ..store.state import Store
-    from .download import Fetcher
+
+    class Fetcher(Protocol):
+        """As ``download.Fetcher``."""
+
+        def was_there(self, digest: str) -> bool: ...
+
+        def fetch(self, digest: str, size: int) -> None: ...
 
 
 def apply_layer(
@@ -49,37 +57,62 @@ def apply_layer(
 
 
 def _build(store: Store, kernel: Kernel, layer: LayerRef, below: Sequence[LayerRef], subject: str) -> LayerRecord:
-    from ..store.records import LayerRecord
-    from .layers import LayerWriter, best_form
-
     what = "Layer %s of %s" % (layer.blob_digest, subject)
     fd = store.blobs.open(layer.blob_digest)
     try:
-        with store.layers.stage() as stage:
-            writer = LayerWriter(
-                stage.path,
-                form=best_form(kernel, store.paths.layers),
-                parents=lambda: _parents(store, below),
-                blob_size=layer.blob_size,
-                kernel=kernel,
-            )
-            try:
-                unpack(fd, writer.write, subject=what)
-                result = writer.finish()
-            except BaseException:
-                writer.abort()
-                raise
-            if result.diff_id != layer.diff_id:
-                raise IntegrityError(
-                    "%s unpacks to %s, but the image's config names %s" % (what, result.diff_id, layer.diff_id),
-                    step="unpack_layer",
-                    subject=subject,
-                )
-            parent = below[-1].chain_id if below else ""
-            record = LayerRecord(layer.chain_id, layer.diff_id, parent, result.form, result.size)
-            return store.layers.commit(stage, record)
+        return build_layer(
+            store,
+            kernel,
+            layer,
+            below,
+            lambda write: unpack(fd, write, subject=what),
+            what=what,
+            subject=subject,
+            blob_size=layer.blob_size,
+        )
     finally:
         os.close(fd)
+
+
+def build_layer(
+    store: Store,
+    kernel: Kernel,
+    layer: LayerRef,
+    below: Sequence[LayerRef],
+    feed: Callable[[Callable[[bytes], Any]], Any],
+    *,
+    what: str,
+    subject: str = "",
+    blob_size: Optional[int] = None,
+) -> LayerRecord:
+    """Make the layer of the uncompressed archive that ``feed(write)`` writes, and commit it, if it has the layer's
+    DiffID. The layer is pinned. ``what`` begins sentences. Raises ``IntegrityError``, ``DiskFull``."""
+    from ..store.records import LayerRecord
+    from .layers import LayerWriter, best_form
+
+    with store.layers.stage() as stage:
+        writer = LayerWriter(
+            stage.path,
+            form=best_form(kernel, store.paths.layers),
+            parents=lambda: _parents(store, below),
+            blob_size=blob_size,
+            kernel=kernel,
+        )
+        try:
+            feed(writer.write)
+            result = writer.finish()
+        except BaseException:
+            writer.abort()
+            raise
+        if result.diff_id != layer.diff_id:
+            raise IntegrityError(
+                "%s unpacks to %s, but the image's config names %s" % (what, result.diff_id, layer.diff_id),
+                step="unpack_layer",
+                subject=subject or what,
+            )
+        parent = below[-1].chain_id if below else ""
+        record = LayerRecord(layer.chain_id, layer.diff_id, parent, result.form, result.size)
+        return store.layers.commit(stage, record)
 
 
 def _parents(store: Store, below: Sequence[LayerRef]) -> list[tuple[str, str]]:

@@ -196,7 +196,7 @@ def _feed(path: str, write: Callable[[bytes], Any]) -> tuple[int, os.stat_result
             raise UsageError("Cannot import %s: it is not a file" % path, step="import", path="path")
         kind = compression(os.pread(fd, 512, 0))
         if kind in ("xz", "bzip2"):
-            _decompress(fd, kind, count, path)
+            decompress(fd, kind, count, path)
         else:
             unpack(fd, count, subject=path)
         if stamp(os.fstat(fd)) != stamp(before):
@@ -210,7 +210,7 @@ def _feed(path: str, write: Callable[[bytes], Any]) -> tuple[int, os.stat_result
     return total, before
 
 
-def _decompress(fd: int, kind: str, write: Callable[[bytes], Any], path: str) -> None:
+def decompress(fd: int, kind: str, write: Callable[[bytes], Any], path: str) -> None:
     """xz and bzip2, of several streams too (both tools concatenate so); at most 1 MiB comes out at a time."""
     from .unpack import RATIO_FREE, RATIO_LIMIT
 

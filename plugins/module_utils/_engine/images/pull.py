@@ -168,7 +168,7 @@ class _Pull:
         resolution = resolving.resolve(self._client, reference, digest, wanted)
         self._watch.lap("resolve")
         manifest = resolution.manifest
-        _check_depth(len(manifest.layers), str(reference))
+        check_depth(len(manifest.layers), str(reference))
         config = self._config(manifest.config, len(manifest.layers))
         warning = resolving.check_platform(config, wanted, asked and not resolution.indexed, str(reference))
         self._watch.lap("config")
@@ -248,7 +248,7 @@ class _Pull:
         return found.size if found is not None else 0
 
 
-def _check_depth(layers: int, subject: str) -> None:
+def check_depth(layers: int, subject: str) -> None:
     """Before anything is downloaded: an image that no root can be mounted from is of no use."""
     from ..storage.overlay import MAX_LAYERS
 

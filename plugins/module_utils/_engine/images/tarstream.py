@@ -145,6 +145,16 @@ class TarStream:
                     self.offset += end - position
                     return
 
+    def skippable(self) -> int:
+        """Bytes of content and padding that come next and that nobody wants: who can seek leaves them out."""
+        unwanted = self._body and not self._deliver and self._collect is None and self._maps is None
+        return self._body + self._pad if unwanted else 0
+
+    def skip(self) -> None:
+        """Go on behind what ``skippable`` told."""
+        self.offset += self._body + self._pad
+        self._body = self._pad = 0
+
     def close(self) -> None:
         """The archive is over. Missing padding and missing end blocks are fine, missing content is not."""
         if self._body or self._maps is not None:

@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The ``image`` module: present by pull or import, absent."""
+"""The ``image`` module: present by pull, load or import, absent."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ..errors import InUse, UsageError
 from ..reconcile.plan import Operation, Plan
@@ -38,13 +38,21 @@ def run(task: Task) -> dict[str, Any]:
     else:
         if image_choice.is_id(name):
             raise UsageError(
-                "name: %s is an image ID, and only a reference can be pulled or imported" % name, path="name"
+                "name: %s is an image ID, and only a reference can be pulled, loaded or imported" % name, path="name"
             )
-        after = (_present_by_import if params["source"] == "import" else _present_by_pull)(task, plan, name, before)
+        after = _present(params["source"])(task, plan, name, before)
         plan.after = _shown(after) if after else {"present": True}
     result = plan.result()
     result["image"] = inspect(task, after) if after else None
     return result
+
+
+def _present(source: str) -> Callable[[Task, Plan, str, Optional[ImageRecord]], Optional[ImageRecord]]:
+    if source == "load":
+        from .image_load import present
+
+        return present
+    return _present_by_import if source == "import" else _present_by_pull
 
 
 def _shown(record: Optional[ImageRecord]) -> dict[str, Any]:

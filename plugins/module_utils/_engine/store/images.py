@@ -80,6 +80,15 @@ class Images:
         )
         return [row[0] for row in rows]
 
+    def layer_blobs(self, diff_id: str) -> List[LayerRef]:
+        """What images know of the (compressed) blobs of a layer. Whether a blob is there is for the caller to see."""
+        rows = self._db.execute(
+            "SELECT DISTINCT diff_id, chain_id, blob_digest, blob_size, media_type FROM image_layers"
+            " WHERE diff_id = ? AND blob_digest <> ''",
+            (diff_id,),
+        )
+        return [LayerRef(*row) for row in rows]
+
     def users(self, image_id: str) -> List[ContainerRecord]:
         return self._containers.of_image(image_id)
 

@@ -1,0 +1,18 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Options of image_export."""
+
+from __future__ import annotations
+
+from .common import Table
+
+IMAGE_EXPORT: Table = {
+    "names": {"type": "list", "elements": "str", "required": True, "aliases": ["name"]},
+    "path": {"type": "path", "required": True},
+    "format": {
+        "type": "str",
+        "choices": ["docker-archive", "oci-archive", "oci-layout"],
+        "default": "docker-archive",
+    },
+}
