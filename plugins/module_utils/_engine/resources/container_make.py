@@ -41,7 +41,7 @@ def create(
     container being replaced still has them."""
     from ..store.records import ContainerRecord
 
-    store, paths = task.store, task.paths
+    store = task.store
     container_id = secrets.token_hex(32)
     mounts, anonymous = resolve_mounts(task, spec, image, inherit)
     record = ContainerRecord(
@@ -67,14 +67,34 @@ def create(
             task.network.plan_endpoints(container_id, spec["networks"])
         if publish:
             publish_ports(task, record)
-    directory = paths.container(container_id)
+    try:
+        _furnish(task, record, image)
+    except BaseException as error:  # a disk that is full, say: what was begun is no container
+        _take_back(task, record, error, keep_anonymous=inherit is not None)
+        raise
+    store.events.add("container", "create", container_id, {"name": name, "image": spec["image"]})
+    return record
+
+
+def _furnish(task: Task, record: ContainerRecord, image: ImageRecord) -> None:
+    """The container's directories and volumes."""
+    directory = task.paths.container(record.id)
     for part, mode in (("files", 0o755), ("upper", 0o755), ("work", 0o700)):
         # upper's root directory is the container's "/": Docker's is 0755 root
         _wrap(os.mkdir, "%s/%s" % (directory, part), mode)
         _wrap(os.chmod, "%s/%s" % (directory, part), mode)
     fill_volumes(task, record, image)
-    store.events.add("container", "create", container_id, {"name": name, "image": spec["image"]})
-    return record
+
+
+def _take_back(task: Task, record: ContainerRecord, error: BaseException, *, keep_anonymous: bool) -> None:
+    from ..errors import WharfError
+    from .container_run import remove
+
+    try:
+        remove(task, record, keep_anonymous=keep_anonymous)
+    except WharfError as other:
+        if isinstance(error, WharfError):
+            error.details.setdefault("not_undone", []).append("create %s: %s" % (record.name, other.msg))
 
 
 def resolve_mounts(
