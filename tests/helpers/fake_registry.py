@@ -51,6 +51,11 @@ class FakeRegistry:
         self.tokens: Dict[str, int] = {}
         self.issued = 0
         self.page = 10**9
+        self.uploads: Dict[str, bytes] = {}  # what has arrived of uploads that are not finished
+        self.upload_base = ""  # put before the path in Location
+        self.begun = 0
+        self.mountable = True
+        self.body_limit = 10**12
         self.lock = threading.Lock()
         self._scripts: List[List[Any]] = []
         self._address = "[%s]" % address if ":" in address else address
@@ -130,21 +135,26 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
 
+    body = b""
+
     def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
         headers = {name.lower(): value for name, value in self.headers.items()}
         with self.registry.lock:
             self.registry.requests.append(Request(self.command, self.path, headers, self.client_address))
         behaviour = self.registry.scripted(self.path)
+        early = getattr(behaviour, "early", False)  # wants to read the body itself
+        self.body = b"" if early else self.rfile.read(length)
         if behaviour is not None and behaviour(self, self.path):
             return
+        body = self.body
         path = urlsplit(self.path).path
         if path == "/token":
             self._token(body)
         elif self._authorised():
             self._honest(path)
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
     def answer(self, status: int, body: bytes = b"", headers: Optional[Dict[str, str]] = None) -> None:
         self.send_response(status)
@@ -212,6 +222,8 @@ class Handler(BaseHTTPRequestHandler):
     def _honest(self, path: str) -> None:
         if path == "/v2/":
             self.answer(200, b"{}", {"Docker-Distribution-API-Version": "registry/2.0"})
+        elif "/blobs/uploads/" in path:
+            self._upload(path)
         elif "/manifests/" in path:
             repository, _slash, reference = path[len("/v2/") :].partition("/manifests/")
             self._manifest(repository, reference)
@@ -237,9 +249,74 @@ class Handler(BaseHTTPRequestHandler):
             headers["Link"] = '<%s?n=%d&last=%s>; rel="next"' % (path, len(page), page[-1])
         self.answer(200, json.dumps({field: page}).encode(), headers)
 
+    def _upload(self, path: str) -> None:
+        """One upload's life: POST begins (or mounts), PATCH adds, GET tells, PUT ends, DELETE forgets."""
+        registry = self.registry
+        name = path.rpartition("/")[2]
+        query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
+        if len(self.body) > registry.body_limit:
+            self.answer(413, b"<html>too large</html>", {"Content-Type": "text/html"})
+        elif self.command == "POST":
+            self._begin(path, query)
+        elif name not in registry.uploads:
+            self.answer(404, b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"upload unknown"}]}')
+        elif self.command == "DELETE":
+            del registry.uploads[name]
+            self.answer(204)
+        elif self.command == "GET":
+            self._progress(204, path, name)
+        else:
+            self._take(path, name, query)
+
+    def _begin(self, path: str, query: Dict[str, str]) -> None:
+        registry = self.registry
+        if query.get("mount") in registry.blobs and registry.mountable:
+            self.answer(201, b"", {"Location": path + query["mount"]})
+            return
+        with registry.lock:
+            name = "upload%d" % (len(registry.uploads) + registry.begun)
+            registry.begun += 1
+            registry.uploads[name] = b""
+        self._progress(202, path + name, name)
+
+    def _take(self, path: str, name: str, query: Dict[str, str]) -> None:
+        from helpers.images import digest_of
+
+        registry = self.registry
+        span = self.headers.get("Content-Range")
+        if span and int(span.partition("-")[0]) != len(registry.uploads[name]):
+            self._progress(416, path, name)
+            return
+        registry.uploads[name] += self.body
+        if self.command == "PATCH":
+            self._progress(202, path, name)
+            return
+        data = registry.uploads.pop(name)
+        if digest_of(data) != query.get("digest"):
+            self.answer(400, b'{"errors":[{"code":"DIGEST_INVALID","message":"provided digest did not match"}]}')
+            return
+        registry.blobs[digest_of(data)] = data
+        self.answer(201, b"", {"Docker-Content-Digest": digest_of(data)})
+
+    def _progress(self, status: int, path: str, name: str) -> None:
+        size = len(self.registry.uploads[name])
+        location = "%s%s?state=a%%2Fb" % (self.registry.upload_base, path)
+        self.answer(status, b"", {"Location": location, "Range": "0-%d" % max(size - 1, 0)})
+
     def _manifest(self, repository: str, reference: str) -> None:
         from helpers.images import digest_of
 
+        if self.command == "PUT":
+            kind = self.headers.get("Content-Type") or ""
+            missing = [one for one in _named(self.body) if one not in self.registry.blobs]
+            if missing:
+                text = '{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown %s"}]}' % missing[0]
+                self.answer(400, text.encode())
+                return
+            for name in (reference, digest_of(self.body)):
+                self.registry.manifests[(repository, name)] = (self.body, kind)
+            self.answer(201, b"", {"Docker-Content-Digest": digest_of(self.body)})
+            return
         found = self.registry.manifests.get((repository, reference))
         if found is None:
             self.answer(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}')
@@ -262,6 +339,11 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(206, data[start:], {"Content-Range": span})
         else:
             self.answer(200, data)
+
+
+def _named(manifest: bytes) -> List[str]:
+    document = json.loads(manifest)
+    return [one["digest"] for one in [document["config"], *document["layers"]]] if "config" in document else []
 
 
 # -- behaviours ---------------------------------------------------------------------------------------------------
@@ -289,6 +371,24 @@ def reset_after(count: int) -> Behaviour:
         handler.reset()
         return True
 
+    return act
+
+
+def hang_up_after(count: int, keep: bool = True) -> Behaviour:
+    """Take ``count`` bytes of an upload's body, then a TCP reset. ``keep``: they count as arrived."""
+
+    def act(handler: Handler, path: str) -> bool:
+        if "/blobs/uploads/" not in path or handler.command not in ("PATCH", "PUT"):
+            handler.body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+            return False
+        data = handler.rfile.read(min(count, int(handler.headers.get("Content-Length") or 0)))
+        name = urlsplit(path).path.rpartition("/")[2]
+        if keep and name in handler.registry.uploads:
+            handler.registry.uploads[name] += data
+        handler.reset()
+        return True
+
+    act.early = True  # type: ignore[attr-defined]
     return act
 
 

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Options of image, image_info, registry and registry_info."""
+"""Options of image, image_info, image_push, registry and registry_info."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ IMAGE: Table = {
     "platform": {"type": "str"},
     "force": {"type": "bool", "default": False},
     "changes": {"type": "list", "elements": "str"},
+}
+
+IMAGE_PUSH: Table = {
+    "name": {"type": "str", "required": True},
+    "tag": {"type": "str"},
 }
 
 IMAGE_INFO: Table = {

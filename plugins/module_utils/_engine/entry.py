@@ -20,6 +20,7 @@ _RESOURCES = {
     "image": "image",
     "image_export": "image_export",
     "image_info": "image_info",
+    "image_push": "image_push",
     "network": "network",
     "network_info": "network_info",
     "registry": "registry",

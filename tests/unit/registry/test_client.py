@@ -18,7 +18,7 @@ from helpers.images import build_image, digest_of, layer
 from module_utils._engine.errors import IntegrityError, NotFound, RegistryError, UsageError
 from module_utils._engine.registry import proxies, replies
 from module_utils._engine.registry.client import RegistryClient, _content_range, _next_page
-from module_utils._engine.registry.transport import Broken, Transport, _check_hop, is_loopback, origin
+from module_utils._engine.registry.transport import Broken, Transport, check_hop, is_loopback, origin
 
 IMAGE = build_image([layer({"a": b"x" * 5000})])
 
@@ -182,14 +182,14 @@ def test_redirects_to_anything_but_a_plain_address_are_refused(registry: FakeReg
 
 def test_redirects_lead_to_no_inner_address_and_to_no_weaker_line() -> None:
     outside = origin("https://registry.example.com/")
-    _check_hop(outside, outside, origin("https://cdn.example.net/"))
-    _check_hop(origin("http://127.0.0.1:5000/"), origin("http://127.0.0.1:5000/"), origin("http://127.0.0.1:6000/"))
+    check_hop(outside, outside, origin("https://cdn.example.net/"))
+    check_hop(origin("http://127.0.0.1:5000/"), origin("http://127.0.0.1:5000/"), origin("http://127.0.0.1:6000/"))
     for target in ("http://cdn.example.net/", "https://127.0.0.1/", "https://localhost/", "https://[::1]/"):
         with pytest.raises(RegistryError):
-            _check_hop(outside, outside, origin(target))
+            check_hop(outside, outside, origin(target))
     for target in ("http://169.254.169.254/latest", "http://[fe80::1]/"):
         with pytest.raises(RegistryError, match="link-local"):
-            _check_hop(origin("http://r.example/"), origin("http://r.example/"), origin(target))
+            check_hop(origin("http://r.example/"), origin("http://r.example/"), origin(target))
 
 
 def test_a_redirect_keeps_the_connection(registry: FakeRegistry) -> None:

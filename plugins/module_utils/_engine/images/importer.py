@@ -95,6 +95,7 @@ def import_tar(
         store.layers.commit(stage, record)
     finally:
         stage.discard()
+    blob = _keep_archive(store, path, layer, info) or (layer.diff_id, length, LAYER_TYPE)
     config = _config(settings, layer.diff_id, layer.newest, platform)
     config_digest = store.blobs.put_bytes(config)
     manifest = _json(
@@ -102,7 +103,7 @@ def import_tar(
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
             "config": {"mediaType": CONFIG_TYPE, "digest": config_digest, "size": len(config)},
-            "layers": [{"mediaType": LAYER_TYPE, "digest": layer.diff_id, "size": length}],
+            "layers": [{"mediaType": blob[2], "digest": blob[0], "size": blob[1]}],
         }
     )
     image = ImageRecord(
@@ -112,11 +113,26 @@ def import_tar(
         configs.parse_config(config, layers=1, subject=name),
         layer.size,
         time.time(),
-        (LayerRef(layer.diff_id, layer.diff_id, "", 0, LAYER_TYPE),),
+        (LayerRef(layer.diff_id, layer.diff_id, *(blob if blob[2] != LAYER_TYPE else ("", 0, LAYER_TYPE))),),
     )
     store.images.put(image, references=[name])
     seen.remember(store.paths, path, info, seen.Seen(layer.diff_id, layer.newest))
     return store.images.get(config_digest) or image
+
+
+def _keep_archive(store: Store, path: str, layer: LayerResult, info: os.stat_result) -> Optional[tuple[str, int, str]]:
+    """(digest, size, media type) of the archive as a blob, for a layer that was extracted: a push could not make the
+    same archive again. A layer kept as an archive is compressed when it is pushed."""
+    if layer.form != "tree":
+        return None
+    from .packing import pack_stream
+    from .seen import stamp
+
+    states: list[os.stat_result] = []
+    digest, size = pack_stream(store, lambda write: states.append(_feed(path, write)[1]))
+    if stamp(states[0]) != stamp(info):
+        raise IntegrityError("Cannot import %s: it changed while it was read" % path, step="import", path="path")
+    return digest, size, LAYER_TYPE + "+gzip"
 
 
 def _import_layer(store: Store, kernel: Kernel, path: str) -> tuple[LayerResult, Stage, int, os.stat_result]:

@@ -189,7 +189,8 @@ class Authenticator:
         realm = challenge.parameters["realm"]
         where = self._check_realm(realm, credential is not None)
         # The registry's own words for what it wants come first; a wildcard challenge names no scope.
-        wanted = [item for item in {scope: 1, challenge.parameters.get("scope", ""): 1} if item]
+        asked = "%s %s" % (scope, challenge.parameters.get("scope", ""))
+        wanted = list(dict.fromkeys(asked.split()))
         service = challenge.parameters.get("service", "")
         response = self._request(realm, service, wanted, credential)
         if response.status != 200:

@@ -74,12 +74,13 @@ class RegistryClient:
         logged_in = session.auth.method != "none" and session.auth.logged_in("")
         return {"url": session.base, "auth": session.auth.method, "logged_in": logged_in, "version": version}
 
-    def head_manifest(self, repository: str, reference: str) -> Optional[Head]:
+    def head_manifest(self, repository: str, reference: str, *, scope: str = "") -> Optional[Head]:
         """What ``reference`` (tag or digest) points to now; None when the registry does not say it in a HEAD.
+        ``scope``: another than that of a pull.
 
         Raises ``NotFound``, ``AuthError``, ``RegistryError``.
         """
-        response = self._manifest("HEAD", repository, reference)
+        response = self._manifest("HEAD", repository, reference, scope)
         status, headers = response.status, response.headers
         if status in (400, 405, 501):
             response.close()
@@ -94,13 +95,13 @@ class RegistryClient:
         kind = str(headers.get("content-type") or "").partition(";")[0].strip()
         return Head(digest, int(length) if length.isascii() and length.isdigit() else -1, kind)
 
-    def get_manifest(self, repository: str, reference: str) -> tuple[bytes, str, str]:
+    def get_manifest(self, repository: str, reference: str, *, scope: str = "") -> tuple[bytes, str, str]:
         """(bytes, content type, digest of the bytes). When ``reference`` is a digest, the bytes have it.
 
         Raises ``NotFound``, ``AuthError``, ``RegistryError``, ``IntegrityError``.
         """
         subject = self._subject(repository, reference)
-        response = self._manifest("GET", repository, reference)
+        response = self._manifest("GET", repository, reference, scope)
         if response.status != 200:
             raise replies.refusal(response, subject, self.host)
         if replies.is_html(response):
@@ -158,11 +159,11 @@ class RegistryClient:
                 "%s does not list its repositories" % self.host, step="registry_list", subject=self.host
             ) from error
 
-    def _manifest(self, method: str, repository: str, reference: str) -> Response:
+    def _manifest(self, method: str, repository: str, reference: str, scope: str) -> Response:
         return self.session.request(
             method,
             "/v2/%s/manifests/%s" % (repository, reference),
-            scope=_pull(repository),
+            scope=scope or _pull(repository),
             subject=self._subject(repository, reference),
             headers={"Accept": media.ACCEPT},
             limit=media.MANIFEST_LIMIT if method == "GET" else None,

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import Optional
+from collections.abc import Callable, Mapping
+from typing import Any, Optional
 
 from ..errors import AuthError, RegistryError, WharfError
 from . import replies
@@ -20,6 +20,8 @@ _LONGEST_PAUSE = 10.0
 
 HUB = "docker.io"
 HUB_API = "registry-1.docker.io"
+
+Body = Callable[[], Any]  # gives bytes, or something with read()
 
 
 class Patience:
@@ -85,37 +87,54 @@ class Session:
         subject: str,
         headers: Optional[Mapping[str, str]] = None,
         limit: Optional[int] = None,
+        body: Optional[Body] = None,
+        once: bool = False,
     ) -> Response:
         """The registry's final answer to ``method path`` (path with its query, or a full URL of this registry), after
         redirects, login and retries. Any status but 401 and the passing ones can come back. With ``limit`` (bytes),
-        the body of a 200 is read too, as ``content``, and a body that breaks off is asked for again.
+        the body of a 200 is read too, as ``content``, and a body that breaks off is asked for again. ``body`` makes
+        what is sent, anew for each try. With ``once``, what broke off and the passing statuses are the caller's affair.
+
+        A full URL of another host gets no login, and cannot ask for one.
 
         Raises ``RegistryError`` (``Broken`` after the last try), ``AuthError``.
         """
         patience = Patience(self.transport, subject)
         while True:
             try:
-                response = self._authorised(method, path, scope, headers or {}, subject)
+                response = self._authorised(method, path, scope, headers or {}, subject, body)
                 if limit is not None and response.status == 200:
                     response.content = response.body(limit)
             except Broken as error:
+                if once:
+                    raise
                 patience.wait(error)
                 continue
-            if not replies.should_retry(response.status):
+            if once or not replies.should_retry(response.status):
                 return response
             pause = replies.retry_after(response)
             patience.wait(replies.refusal(response, subject, self.host), pause)
 
-    def _authorised(self, method: str, path: str, scope: str, headers: Mapping[str, str], subject: str) -> Response:
-        used = self.auth.header(scope)
-        response = self._exchange(method, path, {**headers, "Authorization": used} if used else headers)
+    def _authorised(
+        self,
+        method: str,
+        path: str,
+        scope: str,
+        headers: Mapping[str, str],
+        subject: str,
+        body: Optional[Body],
+    ) -> Response:
+        # A registry may send an upload elsewhere (Location); its login stays here.
+        foreign = "://" in path and origin(path) != self.auth.home
+        used = None if foreign else self.auth.header(scope)
+        response = self._exchange(method, path, {**headers, "Authorization": used} if used else headers, body)
         if response.status != 401:
             return response
         self._only_from_home(response, subject)
         challenges = response.headers.getlist("www-authenticate")
         response.body(1 << 20)
         used = self.auth.answer(challenges, scope, used)
-        response = self._exchange(method, path, {**headers, "Authorization": used})
+        response = self._exchange(method, path, {**headers, "Authorization": used}, body)
         if response.status == 401:
             self._only_from_home(response, subject)
             self.auth.refused(scope)
@@ -134,24 +153,23 @@ class Session:
                 subject=subject,
             )
 
-    def _exchange(self, method: str, path: str, headers: Mapping[str, str]) -> Response:
-        if self._base:
-            return self.transport.follow(method, self._url(path), headers)
-        with self._lock:
-            if not self._base:
-                return self._find_scheme(method, path, headers)
-        return self.transport.follow(method, self._url(path), headers)
+    def _exchange(self, method: str, path: str, headers: Mapping[str, str], body: Optional[Body]) -> Response:
+        if not self._base:
+            with self._lock:
+                if not self._base:
+                    return self._find_scheme(method, path, headers, body)
+        return self.transport.follow(method, self._url(path), headers, body() if body else None)
 
     def _url(self, path: str) -> str:
         return path if "://" in path else self._base + path
 
-    def _find_scheme(self, method: str, path: str, headers: Mapping[str, str]) -> Response:
+    def _find_scheme(self, method: str, path: str, headers: Mapping[str, str], body: Optional[Body]) -> Response:
         """The first request tells whether an insecure registry speaks TLS; plain HTTP is tried only when it does
         not, or when nobody listens for it."""
         secure = "https://" + self._address
         self.auth.home = origin(secure)
         try:
-            response = self.transport.follow(method, secure + path, headers)
+            response = self.transport.follow(method, secure + path, headers, body() if body else None)
             self._base = secure
             return response
         except Broken as error:
@@ -163,7 +181,7 @@ class Session:
         plain = "http://" + self._address
         self.auth.home = origin(plain)
         try:
-            response = self.transport.follow(method, plain + path, headers)
+            response = self.transport.follow(method, plain + path, headers, body() if body else None)
         except Broken as error:
             raise (first if error.reason == "refused" and first.reason != "plain" else error)
         self._base = plain

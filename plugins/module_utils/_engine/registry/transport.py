@@ -84,7 +84,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _check_hop(home: Origin, here: Origin, target: Origin) -> None:
+def check_hop(home: Origin, here: Origin, target: Origin) -> None:
     """Whether a redirect from ``here`` may be followed. An outside registry has no business with what listens on this
     host's loopback or link-local addresses (a cloud's metadata service): that would be the attacker's request, made
     from inside."""
@@ -297,8 +297,9 @@ class Transport:
                 manager.clear()
             self._managers.clear()
 
-    def send(self, method: str, url: str, headers: Mapping[str, str], body: Optional[bytes] = None) -> Response:
-        """One request, one answer, whatever its status. Raises ``Broken``."""
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Any = None) -> Response:
+        """One request, one answer, whatever its status. ``body``: bytes, or something with ``read`` and its length in
+        ``headers``. Raises ``Broken``."""
         if self.cancelled.is_set():
             raise Cancelled("cancelled")
         manager = self._manager(origin(url))
@@ -322,7 +323,7 @@ class Transport:
             response.interrupt()
         return response
 
-    def follow(self, method: str, url: str, headers: Mapping[str, str], body: Optional[bytes] = None) -> Response:
+    def follow(self, method: str, url: str, headers: Mapping[str, str], body: Any = None) -> Response:
         """``send`` and at most five redirects. ``Authorization`` goes to the origin of ``url`` and nowhere else;
         from https to http nothing goes."""
         from urllib.parse import urljoin
@@ -339,7 +340,7 @@ class Transport:
             if method not in ("GET", "HEAD"):
                 raise RegistryError("%s redirected a %s request" % (home.host, method), step="registry_redirect")
             target = urljoin(url, target)
-            _check_hop(home, origin(url), origin(target))
+            check_hop(home, origin(url), origin(target))
             url = target
         raise RegistryError(
             "%s redirected more than %d times" % (home.host, REDIRECT_LIMIT),
