@@ -405,6 +405,16 @@ def kill(pid: int) -> None:
         return
 
 
+def spawner(host: Host) -> int:
+    """Its pid: the monitors are forked from it, and call themselves otherwise."""
+    for pid in host.engine.resident():
+        words = Path("/proc/%d/cmdline" % pid).read_bytes().split(b"\0")
+        name = Path("/proc/%d/comm" % pid).read_text().strip()
+        if any(word.endswith(b"runtime.spawner") for word in words) and "monitor" not in name:
+            return pid
+    raise AssertionError("no spawner among %s" % host.engine.resident())
+
+
 def test_a_killed_monitor_and_a_killed_spawner_lose_nothing(shared: Host) -> None:
     script = "trap 'echo bye; exit 0' TERM; n=0; while true; do n=$((n+1)); echo line $n; sleep 0.1; done"
     make = run_container("make", name="watched", command=["sh", "-c", script], stop_timeout=5, memory="64m")
@@ -422,10 +432,7 @@ def test_a_killed_monitor_and_a_killed_spawner_lose_nothing(shared: Host) -> Non
     assert second.ok
     assert second["changed"]["container"]["State"]["Pid"] == first["make"]["container"]["State"]["Pid"]
     assert second["exec"]["stdout"] == "still here"
-    for pid in shared.engine.resident():
-        words = Path("/proc/%d/cmdline" % pid).read_bytes().split(b"\0")
-        if any(word.endswith(b"runtime.spawner") for word in words):
-            kill(pid)
+    kill(spawner(shared))
     third = shared.play(
         [
             run_container("another", name="another"),
@@ -500,3 +507,24 @@ def test_a_full_disk_stops_pull_and_start_and_nothing_is_lost(small: Host) -> No
         ballast.unlink()
         then = small.play([pull, run_container("start", name="good")])
         assert then.ok and then.changed == ["pull", "start"]
+
+
+def test_a_disk_that_fills_while_a_volume_is_filled_leaves_no_container(small: Host) -> None:
+    path = str(small.directory / "big.tar")
+    busybox_tar(path)
+    big = tars.build([tars.folder("content"), tars.file("content/big", os.urandom(9 << 20))], end=False)
+    Path(path).write_bytes(big + Path(path).read_bytes())
+    imported = task("image", "image", name="bb:1", source="import", path=path, changes=["CMD sh"])
+    start = run_container("start", name="full", volumes=["content:/content"])
+    assert small.play([imported]).ok
+    before = small.left()
+    ballast = fill(small, 5 << 20)
+    failed = small.play([{**start, "ignore_errors": True}, task("look", "container_info")])
+    check(failed, {"start": ("disk_full", "volume content.*No space left")})
+    assert failed["look"]["containers"] == []
+    ballast.unlink()
+    left = small.left()
+    assert left.pop("volumes", ["content"]) == ["content"]
+    assert left == before
+    then = small.play([start, task("read", "container_exec", container="full", command="wc -c /content/big")])
+    assert then.ok and then["read"]["stdout"].split()[0] == str(9 << 20)
