@@ -26,16 +26,17 @@ def descendants_named(name):
     return found
 
 
-def monitors_of(engine):
+def monitors_of(spawner):
     """The spawner's children: monitors, at whatever stage."""
-    return procfs.children(engine.spawner_pid())
+    return procfs.children(spawner)
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_monitor_killed_at_any_moment_of_a_start_leaves_a_state_that_can_be_repaired(engine, seed):
     engine.start("true")  # the spawner is warm
     cid = engine.create(["/bin/sleep", "1000"])
-    before = set(monitors_of(engine))
+    spawner = engine.spawner_pid()
+    before = set(monitors_of(spawner))
     result = []
 
     def start():
@@ -50,7 +51,7 @@ def test_a_monitor_killed_at_any_moment_of_a_start_leaves_a_state_that_can_be_re
     delay = random.Random(seed).uniform(0.0, 0.04)
     victim = None
     while victim is None and time.monotonic() < deadline:
-        fresh = [pid for pid in monitors_of(engine) if pid not in before]
+        fresh = [pid for pid in monitors_of(spawner) if pid not in before]
         victim = fresh[0] if fresh else None
     time.sleep(delay)
     if victim is not None:
@@ -78,6 +79,7 @@ def test_many_containers_start_and_stop_at_once(engine):
         try:
             engine.runtime.start(cid)
             engine.exec(cid, "true")
+            engine.until(lambda: engine.output(cid))  # or it is killed before it could say anything
             engine.runtime.stop(cid, 9, 0)
         except WharfError as error:
             errors.append(error)

@@ -262,11 +262,15 @@ def attached(kernel: Kernel, cgroup_fd: int) -> list[int]:
     return list(ids[:count])
 
 
-def attach(kernel: Kernel, cgroup_fd: int, code: bytes) -> None:
+def attach(kernel: Kernel, cgroup_fd: int, code: bytes, loaded: Optional[Mapping[bytes, int]] = None) -> None:
     """Make ``code`` the device program of a cgroup v2, in one step where one is there already: at no moment is the
-    cgroup without a filter. Raises ``OSError``."""
-    program = load(kernel, code)
+    cgroup without a filter. ``loaded``: programs there are already (see ``keep``). Raises ``OSError``."""
+    program = (loaded or {}).get(code, -1)
+    own: list[int] = []
     old: list[int] = []
+    if program < 0:
+        program = load(kernel, code)
+        own.append(program)
     try:
         for identifier in attached(kernel, cgroup_fd):
             try:
@@ -281,7 +285,7 @@ def attach(kernel: Kernel, cgroup_fd: int, code: bytes) -> None:
         for fd in old:
             kernel.bpf(_PROG_DETACH, struct.pack("=IIIII", cgroup_fd, fd, _ATTACH_DEVICE, 0, 0))
     finally:
-        for fd in (program, *old):
+        for fd in (*own, *old):
             os.close(fd)
 
 
@@ -292,9 +296,24 @@ def _attach(kernel: Kernel, cgroup_fd: int, program: int, flags: int, replaced: 
 # -- applying ------------------------------------------------------------------------------------------------------
 
 
-def apply(kernel: Kernel, group: Cgroup, rules: Sequence[DeviceRule]) -> str:
+def keep(kernel: Kernel, rules: Sequence[DeviceRule], loaded: dict[bytes, int]) -> None:
+    """Load the rules' program into ``loaded`` (descriptors by code, the caller's to close) unless it is there: one
+    program serves any number of cgroups, and checking it is most of what a filter costs. Where it cannot be loaded
+    ``apply`` will say so."""
+    code = assemble(rules)
+    if code in loaded or (all(rule.allow for rule in rules) and EVERYTHING in rules):
+        return
+    try:
+        loaded[code] = load(kernel, code)
+    except OSError:
+        return
+
+
+def apply(
+    kernel: Kernel, group: Cgroup, rules: Sequence[DeviceRule], loaded: Optional[Mapping[bytes, int]] = None
+) -> str:
     """Restrict ``group``. Returns how: ``"bpf"``, ``"v1"``, or ``"none"`` when nothing is to be restricted and no
-    filter is in force.
+    filter is in force. ``loaded``: see ``keep``.
 
     Raises ``Unsupported`` when the host offers neither: a container must not start with every device open.
     """
@@ -303,7 +322,7 @@ def apply(kernel: Kernel, group: Cgroup, rules: Sequence[DeviceRule]) -> str:
     unified = group.fd_v2("")
     try:
         if unified is not None:
-            attach(kernel, unified, assemble(rules))
+            attach(kernel, unified, assemble(rules), loaded)
             return "bpf"
     except OSError as error:
         # EPERM in a user namespace, EINVAL/ENOSYS on kernels without CONFIG_CGROUP_BPF: v1 may still do.

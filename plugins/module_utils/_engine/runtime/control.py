@@ -38,18 +38,18 @@ class _Client:
 
 
 class Control:
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: Monitor, listener: Optional[socket.socket] = None) -> None:
         self.monitor = monitor
         self._clients: dict[int, _Client] = {}
-        self._listener = wire.listen(monitor.run_directory + "/monitor.sock")
-        self._listener.setblocking(False)
-        monitor.loop.add(self._listener.fileno(), lambda _events: self._accept())
+        self.listener = listener or wire.listen(monitor.run_directory + "/monitor.sock")
+        self.listener.setblocking(False)
+        monitor.loop.add(self.listener.fileno(), lambda _events: self._accept())
 
     # -- connections -----------------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
         try:
-            sock, _address = self._listener.accept()
+            sock, _address = self.listener.accept()
         except OSError:  # the client is gone already
             return
         if not wire.peer_is_owner(sock) or len(self._clients) >= _MAX_CLIENTS:
@@ -101,8 +101,8 @@ class Control:
 
     def close(self) -> None:
         """The container has ended for good: everybody gets the final state."""
-        self.monitor.loop.remove(self._listener.fileno())
-        self._listener.close()
+        self.monitor.loop.remove(self.listener.fileno())
+        self.listener.close()
         for client in list(self._clients.values()):
             if client.condition:
                 self._check(client, final=True)

@@ -3,19 +3,23 @@
 
 """One container's monitor: parent of its PID 1, so that its exit code is never lost.
 
-Forked from the spawner, independent of it and of any task. It starts the container, takes its output, restarts it by
-policy, probes its health, notices OOM kills, runs execs, and writes ``state.json``. When the container has ended for
-good it removes what belongs to it and ends. Killed itself, it takes nothing with it: the container has no
-parent-death signal, its output waits in the FIFOs, and ``adopt`` continues where it left off.
+Forked from the spawner, independent of it and of any task. It takes the container's output, restarts it by policy,
+probes its health, notices OOM kills, runs execs, and writes ``state.json``. When the container has ended for good it
+removes what belongs to it and ends. Killed itself, it takes nothing with it: the container has no parent-death signal,
+its output waits in the FIFOs, and ``adopt`` continues where it left off.
+
+The same class works in two processes: in the starter, which begins or adopts and then hands over, and in the monitor,
+where it is made when something happens (see ``watch``, which also says why).
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import Conflict, NotFound, StartError, WharfError
 from ..kernel import pidfd as pidfds
@@ -24,14 +28,18 @@ from ..kernel.cgroups import Cgroup, Layout
 from ..kernel.cgroups.events import OomSource, oom_source
 from ..kernel.syscalls import Kernel
 from ..paths import Paths
-from . import cleanup, logs, parent, restart, statefile
+from . import cleanup, health, logs, parent, restart, statefile
 from . import exec as execution
 from .control import Control
 from .execs import Execs
+from .kept import Kept
 from .loop import Loop, Timer
 from .ports import Reservations
 from .probes import Probes
 from .stdio import Stdio, discard
+
+if TYPE_CHECKING:
+    from .watch import Watch
 
 _KILL_GRACE = 2.0
 
@@ -42,19 +50,28 @@ class Monitor:
         kernel: Kernel,
         paths: Paths,
         container_id: str,
-        cache: Optional[dict[str, int]] = None,
-        layout: Optional[Layout] = None,
+        layout: Layout,
+        kept: Kept,
+        *,
+        pid: int = 0,
+        watch: Optional[Watch] = None,
     ) -> None:
+        """``pid``: the monitor's, where this is its starter; ``watch``: in the monitor, what it has lived on so far."""
         self.kernel = kernel
         self.paths = paths
         self.id = container_id
         self.directory = paths.container(container_id)
         self.run_directory = paths.container_run(container_id)
-        self.cache = cache
-        self.loop = Loop()
-        self.run_config = parent.load_json(self.directory + "/run.json")
-        self.state = statefile.read(self.directory + "/state.json") or statefile.blank(container_id)
-        self.layout = layout or Layout.detect()
+        self.kept = kept
+        self.pid = pid
+        self.loop = watch.loop if watch else Loop()
+        self.run_config = watch.values["run"] if watch else parent.load_json(self.directory + "/run.json")
+        self.config: Optional[dict[str, Any]] = None  # of the start at hand
+        if watch:
+            self.state: dict[str, Any] = watch.values["state"]
+        else:
+            self.state = statefile.read(self.directory + "/state.json") or statefile.blank(container_id)
+        self.layout = layout
         self.cgroup = Cgroup(self.layout, self.run_config["cgroup"])
         self.backoff = restart.Backoff()
         self.ports = Reservations()
@@ -70,6 +87,53 @@ class Monitor:
         self.started = 0.0  # monotonic
         self._kill_timer: Optional[Timer] = None
         self._restart_timer: Optional[Timer] = None
+        if watch:
+            self._take_over(watch)
+
+    # -- from process to process -----------------------------------------------------------------------------------
+
+    def hand_over(self, lock: int) -> tuple[dict[str, Any], list[int]]:
+        """What the monitor needs to go on: plain values, in which the descriptors are indices into the list. ``awake``:
+        there is something to do besides waiting."""
+        if self.child is None or self.stdio is None or self.control is None:
+            raise StartError("There is nothing to hand over", step="start")
+        fds: list[int] = []
+
+        def index(fd: int) -> int:
+            fds.append(fd)
+            return len(fds) - 1
+
+        oom = self.oom
+        values = {
+            "id": self.id,
+            "run_directory": self.run_directory,
+            "run": self.run_config,
+            "state": self.state,
+            "started": self.started,
+            "lock": index(lock),
+            "pidfd": index(self.child.pidfd),
+            "control": index(self.control.listener.fileno()),
+            "streams": {name: index(fd) for name, fd in self.stdio.held().items()},
+            "ports": [(*key, [index(fd) for fd in held]) for *key, held in self.ports.held()],
+            "oom": [index(oom.fd), [index(fd) for fd in oom.others], oom.kind, oom.seen, oom.events] if oom else None,
+            "awake": health.enabled(self.run_config.get("healthcheck")),
+        }
+        return values, fds
+
+    def _take_over(self, watch: Watch) -> None:
+        values, fds = watch.values, watch.fds
+        self.engaged = True
+        self.started = values["started"]
+        self.child = parent.Child(
+            self.state["pid"], fds[values["pidfd"]], self.state["pid_start"], watch.stdio.terminal
+        )
+        self.stdio = watch.stdio
+        self.ports.take_over([(*key, [fds[at] for at in held]) for *key, held in values["ports"]])
+        self.control = Control(self, socket.socket(fileno=fds[values["control"]]))
+        if values["oom"]:
+            fd, others, kind, seen, _events = values["oom"]
+            self.oom = OomSource(self.cgroup, fds[fd], kind, tuple(fds[at] for at in others), seen)
+        self._watch(resume=True)
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -103,7 +167,7 @@ class Monitor:
         self.ports.set(self.run_config.get("reserve") or ())
         self.control = Control(self)
         self.state.update(restart_count=0, manually_stopped=False, oom_killed=False, error="", exit_code=0)
-        self.state.update(monitor_pid=os.getpid(), monitor_start=procfs.start_time(os.getpid()) or 0)
+        self.state.update(monitor_pid=self.pid, monitor_start=procfs.start_time(self.pid) or 0)
         self.state["boot_id"] = procfs.boot_id()
         self._start()
 
@@ -113,11 +177,12 @@ class Monitor:
         stdio.open()
         ends = stdio.container_ends()
         try:
-            bundle = parent.Bundle(self.directory, self.run_config, ends, self.cache)
-            self.child = parent.launch(self.kernel, self.layout, self.cgroup, bundle, self._about_to_run)
+            bundle = parent.Bundle(self.directory, self.run_config, ends, self.kept, self.config)
+            self.child = parent.launch(
+                self.kernel, self.layout, self.cgroup, bundle, self._about_to_run, helping=bool(self.pid)
+            )
         finally:
             discard(ends)
-            self._drop_cache()
         if self.child.terminal >= 0:
             stdio.attach_terminal(self.child.terminal)
         self.started = time.monotonic()
@@ -134,18 +199,12 @@ class Monitor:
     def _about_to_run(self, pid: int, start: int) -> None:
         self.save(status="created", pid=pid, pid_start=start)
 
-    def _drop_cache(self) -> None:
-        """The layer mounts inherited from the spawner are for the first start only: held on, they would keep other
-        containers' images from being unmounted."""
-        for fd in (self.cache or {}).values():
-            os.close(fd)
-        self.cache = None
-
     def _watch(self, resume: bool = False) -> None:
         if self.child is None:
             return
         self.loop.add(self.child.pidfd, lambda _events: self._exited())
-        self.oom = oom_source(self.cgroup)
+        if self.oom is None:
+            self.oom = oom_source(self.cgroup)
         if self.oom is not None:
             self.loop.add(self.oom.fileno(), lambda _events: self._out_of_memory(), self.oom.events)
         self.probes.begin(resume)
@@ -165,10 +224,9 @@ class Monitor:
         except WharfError as error:  # taken while nobody watched: the container goes on, the firewall still serves it
             self.state["error"] = error.msg
         self.control = Control(self)
-        self._drop_cache()
         self.started = time.monotonic()
         self._watch(resume=True)
-        self.save(monitor_pid=os.getpid(), monitor_start=procfs.start_time(os.getpid()) or 0)
+        self.save(monitor_pid=self.pid, monitor_start=procfs.start_time(self.pid) or 0)
         if state["status"] == "created":  # killed before the start was noted
             self.save(status="running", started_at=logs.timestamp())
 
@@ -186,7 +244,7 @@ class Monitor:
             config,
             self.run_config.get("uid_user") or "",
             tuple(self.run_config.get("groups") or ()),
-            parent.seccomp_program(self.kernel, config),
+            self.kept.program(self.kernel, config),
             self.cgroup,
         )
 

@@ -1,20 +1,19 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The monitor's side of a start: cgroup, mounts, clone, and the talk over the sync socket.
+"""The starting side: cgroup, mounts, clone, and the talk over the sync socket.
 
-    monitor            helper                                child (init.py)
-    fork             → cgroup, limits, devices, overlay
-                       clone3(CLONE_PARENT, pid, ipc, uts) →
-                     ← pidfd, sync socket; ends              v1 cgroups, namespaces, mounts, user, pivot
-                                                           ← "ready" (and the terminal's master)
-    save state, "run"                                      → filter, capabilities, execve
-                                                           ← end of file: the program runs; or an error with its step
+    helper                                     child (init.py)
+    cgroup, limits, devices, overlay
+    clone3(CLONE_PARENT, pid, ipc, uts)      → v1 cgroups, namespaces, mounts, user, pivot
+                                             ← "ready" (and the terminal's master)
+    save state, "run"                        → filter, capabilities, execve
+                                             ← end of file: the program runs; or an error with its step
 
-The helper does what touches much memory (JSON, mount options, system calls by ctypes) and is gone a moment later: the
-monitor, which stays as long as the container, keeps sharing its pages with the spawner. Its child is the monitor's
-child all the same (CLONE_PARENT). State is saved before the program runs: whoever finds the state file later can clean
-up.
+The helper is a short-lived child of the monitor: the starter for a first start, one forked for the clone alone when a
+container is restarted. It does what touches much memory (JSON, mount options, system calls by ctypes) and takes that
+along when it ends. Its child is the monitor's child all the same (CLONE_PARENT). State is saved before the program
+runs: whoever finds the state file later can clean up.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from typing import Any, NamedTuple, NoReturn, Optional
 
 from ..errors import KernelError, NotFound, StartError, WharfError
 from ..kernel import devices, procfs
+from ..kernel import pidfd as pidfds
 from ..kernel.cgroups import Cgroup, Layout
 from ..kernel.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS, CLONE_PARENT, Kernel
 from ..storage import overlay
 from . import finalize, init, wire
+from .kept import Kept
 
 # What can be asked of clone3: the mount and cgroup namespaces come later, from inside (see init.join_namespaces).
 _AT_CLONE = {"pid": CLONE_NEWPID, "ipc": CLONE_NEWIPC, "uts": CLONE_NEWUTS, "network": CLONE_NEWNET}
 _START_TIMEOUT = 60.0
-
-_programs: dict[str, Optional[bytes]] = {}
 
 
 class Child(NamedTuple):
@@ -51,38 +50,32 @@ class Child(NamedTuple):
 
 class Bundle(NamedTuple):
     """One start's input. ``directory``: of the container, where config.json is; ``run``: run.json; ``stdio``:
-    descriptors for 0, 1, 2 (-1: /dev/null); ``cache``: open layer mounts by directory."""
+    descriptors for 0, 1, 2 (-1: /dev/null); ``config``: the parsed config.json, if it is at hand."""
 
     directory: str
     run: Mapping[str, Any]
     stdio: tuple[int, int, int]
-    cache: Optional[dict[str, int]]
-
-
-def seccomp_program(kernel: Kernel, config: Mapping[str, Any]) -> Optional[bytes]:
-    """The compiled filter; cached, since nearly all containers have the same and compiling takes milliseconds."""
-    profile = config["linux"].get("seccomp")
-    if not profile:
-        return None
-    caps = sorted(config["process"].get("capabilities", {}).get("bounding") or ())
-    key = json.dumps([profile, caps], sort_keys=True)
-    if key not in _programs:
-        from ..kernel import seccomp
-
-        chosen = None if profile.get("defaultProfile") else profile
-        _programs[key] = seccomp.filter_for(chosen, set(caps), kernel.machine)
-    return _programs[key]
+    kept: Kept
+    config: Optional[dict[str, Any]] = None
 
 
 def launch(
-    kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, on_ready: Callable[[int, int], None]
+    kernel: Kernel,
+    layout: Layout,
+    cgroup: Cgroup,
+    bundle: Bundle,
+    on_ready: Callable[[int, int], None],
+    *,
+    helping: bool = False,
 ) -> Child:
-    """Start the container. ``on_ready(pid, start)`` saves the state.
+    """Start the container. ``on_ready(pid, start)`` saves the state. ``helping``: we are the monitor's helper, not the
+    monitor itself; the new process is the monitor's child either way.
 
     Raises ``StartError`` (``details.exit_code``) and leaves no process; the caller removes the cgroup.
     """
     try:
-        pid, pidfd, sync = _clone_by_helper(kernel, layout, cgroup, bundle)
+        clone = _make if helping else _clone_by_helper
+        pid, pidfd, sync = clone(kernel, layout, cgroup, bundle)
         return _follow(pid, pidfd, sync, on_ready)
     except StartError:
         raise
@@ -118,15 +111,7 @@ def _help(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, monito
     """The helper's whole life."""
     pidfd = -1
     try:
-        config = load_json(bundle.directory + "/config.json")
-        cgroup.remove()  # of an earlier run, with whatever still runs in it
-        cgroup.create()
-        resources = config["linux"].get("resources") or {}
-        cgroup.apply({key: value for key, value in resources.items() if key != "devices"})
-        rules = resources.get("devices")
-        if rules:
-            devices.apply(kernel, cgroup, devices.from_oci(rules))
-        pid, pidfd, sync = _clone(kernel, cgroup, _plan(kernel, layout, cgroup, bundle, config))
+        pid, pidfd, sync = _make(kernel, layout, cgroup, bundle)
         wire.send_packet(monitor, {"pid": pid}, (pidfd, sync.fileno()))
     except BaseException as error:  # nothing may unwind into the monitor's frames
         if pidfd >= 0:
@@ -137,6 +122,19 @@ def _help(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, monito
             pass
     finally:
         os._exit(0)
+
+
+def _make(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle) -> tuple[int, int, socket.socket]:
+    """``(pid, pidfd, sync socket)`` of the new child, a sibling of this process."""
+    config = bundle.config or load_json(bundle.directory + "/config.json")
+    cgroup.remove()  # of an earlier run, with whatever still runs in it
+    cgroup.create()
+    resources = config["linux"].get("resources") or {}
+    cgroup.apply({key: value for key, value in resources.items() if key != "devices"})
+    rules = resources.get("devices")
+    if rules:
+        devices.apply(kernel, cgroup, devices.from_oci(rules), bundle.kept.devices)
+    return _clone(kernel, cgroup, _plan(kernel, layout, cgroup, bundle, config))
 
 
 def load_json(path: str) -> dict[str, Any]:
@@ -166,9 +164,9 @@ def _plan(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, config
         config=config,
         user=run.get("uid_user") or "",
         groups=tuple(run.get("groups") or ()),
-        root_mount=overlay.mount_rootfs(kernel, layers, run.get("upper"), run.get("work"), cache=bundle.cache),
+        root_mount=overlay.mount_rootfs(kernel, layers, run.get("upper"), run.get("work"), cache=bundle.kept.layers),
         hierarchies=tuple(layout.view()),
-        program=seccomp_program(kernel, config),
+        program=bundle.kept.program(kernel, config),
         stdio=bundle.stdio,
         interpreter=finalize.interpreter_identity(),
         reaper=bool(run.get("init")),
@@ -260,7 +258,11 @@ def _abandon(pid: int, pidfd: int, terminal: int) -> None:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    os.waitpid(pid, 0)
+    pidfds.wait(pidfd)
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:  # the monitor's child, not ours
+        pass
     os.close(pidfd)
     if terminal >= 0:
         os.close(terminal)

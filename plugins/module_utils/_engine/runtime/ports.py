@@ -43,6 +43,15 @@ class Reservations:
             _close(self._held.pop(key))
         self._held.update(fresh)
 
+    def held(self) -> list[tuple[str, int, str, list[int]]]:
+        """``(host_ip, port, protocol, descriptors)`` of all."""
+        return [(*key, [sock.fileno() for sock in sockets]) for key, sockets in self._held.items()]
+
+    def take_over(self, held: Sequence[tuple[str, int, str, Sequence[int]]]) -> None:
+        """What another process held, by descriptors that are ours now."""
+        for host_ip, port, protocol, fds in held:
+            self._held[(host_ip, port, protocol)] = [socket.socket(fileno=fd) for fd in fds]
+
     def close(self) -> None:
         for sockets in self._held.values():
             _close(sockets)

@@ -26,21 +26,46 @@ NAMES = ("stdin", "stdout", "stderr")
 
 
 class Stdio:
-    """One container's streams. ``directory``: its run directory, which holds the FIFOs."""
+    """One container's streams. ``directory``: its run directory, which holds the FIFOs. ``streams``: what another
+    process's ``held`` told, its descriptors being ours now; the log then is opened when there is something to write."""
 
-    def __init__(self, loop: Loop, directory: str, run: Mapping[str, Any]) -> None:
+    def __init__(
+        self, loop: Loop, directory: str, run: Mapping[str, Any], streams: Optional[Mapping[str, int]] = None
+    ) -> None:
         self.loop = loop
         self.directory = directory
         self.terminal = -1
         self.writer: Optional[Writer] = None
-        self._readers: dict[int, str] = {}
-        self._stdin = -1
-        self.configure(run)
         self.tty = bool(run.get("tty"))
         self.open_stdin = bool(run.get("open_stdin"))
+        self._readers: dict[int, str] = {}
+        self._stdin = -1
+        self._unopened: Optional[Mapping[str, Any]] = None
+        if streams is None:
+            self.configure(run)
+        else:
+            self._unopened = run
+            self._take_over(streams)
+
+    def _take_over(self, streams: Mapping[str, int]) -> None:
+        for name in NAMES[1:]:
+            if name in streams:
+                self._listen(streams[name], name)
+        self._stdin = streams.get("stdin", -1)
+        if "terminal" in streams:
+            self.attach_terminal(streams["terminal"])
+
+    def held(self) -> dict[str, int]:
+        """Descriptors by stream: those of "stdin", "stdout", "stderr", "terminal" that there are."""
+        found = {name: fd for fd, name in self._readers.items()}
+        for name, fd in (("stdin", self._stdin), ("terminal", self.terminal)):
+            if fd >= 0:
+                found[name] = fd
+        return found
 
     def configure(self, run: Mapping[str, Any]) -> None:
         """(Re)open the log as run.json says. Raises ``OSError``; the old one then stays in use."""
+        self._unopened = None
         log = run.get("log") or {}
         fresh: Optional[Writer] = None
         if log.get("driver", "json-file") != "none" and log.get("path"):
@@ -64,14 +89,17 @@ class Stdio:
                 fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except FileNotFoundError:  # adopting a container whose log driver is "none"
                 continue
-            self._readers[fd] = name
-            self.loop.add(fd, lambda events, fd=fd: self._read(fd))  # type: ignore[misc]
+            self._listen(fd, name)
         path = self.directory + "/stdin"
         if self.open_stdin and (not adopt or os.path.exists(path)):
             if not adopt:
                 _make_fifo(path)
             # Held open by us as well: a writer may come and go without ending the container's input.
             self._stdin = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def _listen(self, fd: int, name: str) -> None:
+        self._readers[fd] = name
+        self.loop.add(fd, lambda _events: self._read(fd))
 
     def container_ends(self) -> tuple[int, int, int]:
         """Descriptors for the container's 0, 1, 2; the caller closes those that are not -1 once it has started."""
@@ -125,6 +153,13 @@ class Stdio:
             self.loop.add(master, self._read_terminal)
 
     def _log(self, stream: str, data: bytes) -> None:
+        unopened = self._unopened
+        if unopened is not None:
+            try:
+                self.configure(unopened)
+            except OSError:  # it could be opened at the start; whatever broke it since, the container goes on
+                self._unopened = unopened
+                return
         if self.writer is not None:
             self.writer.write(stream, data)
 

@@ -186,6 +186,11 @@ def _empty(kernel: Kernel) -> int:
 # -- what this kernel can do -----------------------------------------------------------------------------------
 
 
+def learn(kernel: Kernel) -> None:
+    """Find out now what would otherwise be found out at the first mount: whatever this process forks then knows."""
+    _best_mode(kernel)
+
+
 def _best_mode(kernel: Kernel) -> str:
     """Found once per process. The environment variable WHARF_OVERLAY_MODE decides for tests."""
     global _mode

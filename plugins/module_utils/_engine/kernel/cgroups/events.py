@@ -62,15 +62,18 @@ def oom_kills(group: Cgroup) -> int:
 class OomSource:
     """A descriptor to poll for OOM kills: register ``fileno()`` for ``events``, call ``take()`` when it fires.
 
-    v2: ``memory.events`` itself (POLLPRI). v1: an eventfd registered with the cgroup (POLLIN).
+    v2: ``memory.events`` itself (POLLPRI). v1: an eventfd registered with the cgroup (POLLIN). ``others`` are kept open
+    with it; ``seen``: how many kills are old news (those that have happened, by default).
     """
 
-    __slots__ = ("_group", "_others", "_seen", "events", "fd", "kind")
+    __slots__ = ("_group", "events", "fd", "kind", "others", "seen")
 
-    def __init__(self, group: Cgroup, fd: int, kind: str, others: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, group: Cgroup, fd: int, kind: str, others: tuple[int, ...] = (), seen: Optional[int] = None
+    ) -> None:
         self._group = group
-        self._others = others
-        self._seen = oom_kills(group)
+        self.others = others
+        self.seen = oom_kills(group) if seen is None else seen
         self.fd = fd
         self.kind = kind
         self.events = select.POLLPRI if kind == "v2" else select.POLLIN
@@ -92,12 +95,12 @@ class OomSource:
             if error.errno != 19:
                 raise KernelError.wrap(error, "Cannot read the OOM counter", step="watch_oom") from error
         now = oom_kills(self._group)
-        fresh, self._seen = max(0, now - self._seen), max(now, self._seen)
+        fresh, self.seen = max(0, now - self.seen), max(now, self.seen)
         return fresh
 
     def close(self) -> None:
         if self.fd >= 0:
-            for fd in (self.fd, *self._others):
+            for fd in (self.fd, *self.others):
                 os.close(fd)
             self.fd = -1
 
