@@ -107,11 +107,9 @@ actions:
       type: str
       sample: missing
     detail:
-      description:
-        - More about it, such as the option with its values before and after.
-        - Of a pull, C(digest), C(received) (bytes), C(layers_reused) and C(seconds) of each phase.
+      description: More about it.
       type: dict
-      sample: {"option": "memory", "before": 67108864, "after": 134217728}
+      sample: {}
 error:
   description:
     - What went wrong, for playbooks to act on. RV(msg) says it in a sentence.

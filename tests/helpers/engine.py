@@ -21,7 +21,9 @@ from module_utils._engine.paths import Paths
 BUSYBOX = "/bin/busybox"
 _TABLES = {
     "container": (container.CONFIG, container.OPERATION),
+    "container_commit": (export.CONTAINER_COMMIT,),
     "container_exec": (container.EXEC,),
+    "container_export": (export.CONTAINER_EXPORT,),
     "container_info": (container.INFO,),
     "container_logs": (container.LOGS,),
     "host_info": (host.INFO,),

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Options of image_export."""
+"""Options of image_export, container_export and container_commit."""
 
 from __future__ import annotations
 
@@ -15,4 +15,18 @@ IMAGE_EXPORT: Table = {
         "choices": ["docker-archive", "oci-archive", "oci-layout"],
         "default": "docker-archive",
     },
+}
+
+CONTAINER_EXPORT: Table = {
+    "container": {"type": "str", "required": True},
+    "path": {"type": "path", "required": True},
+}
+
+CONTAINER_COMMIT: Table = {
+    "container": {"type": "str", "required": True},
+    "name": {"type": "str", "required": True},
+    "author": {"type": "str"},
+    "message": {"type": "str", "aliases": ["comment"]},
+    "changes": {"type": "list", "elements": "str"},
+    "pause": {"type": "bool", "default": True},
 }

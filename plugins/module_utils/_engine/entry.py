@@ -13,7 +13,9 @@ from .errors import UsageError
 # noun → engine module below resources/ whose ``run(task)`` returns the module's result
 _RESOURCES = {
     "container": "container",
+    "container_commit": "container_commit",
     "container_exec": "container_exec",
+    "container_export": "container_export",
     "container_info": "container_info",
     "container_logs": "container_logs",
     "host_info": "host",

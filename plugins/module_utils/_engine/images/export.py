@@ -112,7 +112,7 @@ def _layer(store: Store, layer: LayerRef, plain: bool) -> _Layer:
     """As it was pulled, where that was kept and may be; else uncompressed."""
     if not plain and layer.blob_digest and store.blobs.has(layer.blob_digest):
         member = Member(_path(layer.blob_digest), store.blobs.size(layer.blob_digest), _BlobFeed(store, layer))
-        return _Layer(member, layer.blob_digest, _oci_type(layer.media_type))
+        return _Layer(member, layer.blob_digest, sources.oci_type(layer.media_type))
     size = sources.tar_size(store, layer)
     feed: Callable[[Write], Any] = lambda write: sources.read_tar(store, layer, write)  # noqa: E731
     return _Layer(Member(_path(layer.diff_id), size, feed), layer.diff_id, media.OCI_LAYER)
@@ -125,14 +125,6 @@ class _BlobFeed:
 
     def __call__(self, write: Write) -> None:
         sources.read_blob(self._store, self._digest, write)
-
-
-def _oci_type(kind: str) -> str:
-    """Docker's types under their OCI names: an OCI layout has no others."""
-    if not kind.startswith(media.DOCKER_LAYER):
-        return kind
-    compression = kind[len(media.DOCKER_LAYER) :].lstrip(".+")
-    return media.OCI_LAYER + ("+" + compression if compression else "")
 
 
 # -- documents ---------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .export import Export, Member
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+Produce = Callable[[Callable[[bytes], Any]], Any]
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -73,6 +74,15 @@ def check_target(path: str, form: str) -> None:
 
 def same_archive(export: Export, path: str) -> bool:
     """Whether the file holds exactly what would be written."""
+    return same_file(path, lambda write: _archive(export, write))
+
+
+def write_archive(export: Export, path: str) -> None:
+    write_file(path, lambda write: _archive(export, write))
+
+
+def same_file(path: str, produce: Produce) -> bool:
+    """Whether the file at ``path`` holds exactly what ``produce(write)`` writes."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -84,7 +94,7 @@ def same_archive(export: Export, path: str) -> bool:
         if not stat.S_ISREG(info.st_mode):
             raise UsageError("Cannot export to %s: it is not a file" % path, step="validate", path="path")
         compare = _Compare(fd)
-        _archive(export, compare)
+        produce(compare)
         return compare.position == info.st_size
     except _Differs:
         return False
@@ -94,7 +104,7 @@ def same_archive(export: Export, path: str) -> bool:
         os.close(fd)
 
 
-def write_archive(export: Export, path: str) -> None:
+def write_file(path: str, produce: Produce) -> None:
     """Readable by root only, as ``docker save`` makes it: an image may hold secrets."""
     temporary = "%s.wharf-%s" % (path, os.urandom(6).hex())
     try:
@@ -102,7 +112,7 @@ def write_archive(export: Export, path: str) -> None:
     except OSError as error:
         _failed(error, path)
     try:
-        _archive(export, _write_to(fd))
+        produce(_write_to(fd))
         os.fsync(fd)
         os.rename(temporary, path)
         _sync(os.path.dirname(os.path.abspath(path)))
@@ -268,7 +278,7 @@ def write_layout(export: Export, path: str, index: bytes) -> None:
         _failed(error, path)
 
 
-def _place(directory: int, name: str, feed: Callable[[Callable[[bytes], Any]], Any]) -> None:
+def _place(directory: int, name: str, feed: Produce) -> None:
     temporary = ".wharf-%s" % os.urandom(6).hex()
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o644, dir_fd=directory)
     try:

@@ -6,14 +6,13 @@ blob's digest where one is promised, the DiffID always), committed in one transa
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from ..errors import IntegrityError
 from ..registry import mediatypes as media
-from . import archive, candidates
+from . import archive, candidates, sources
 from . import config as configs
 from .candidates import Candidate, Part
 
@@ -195,21 +194,4 @@ def _manifest(store: Store, candidate: Candidate, layers: list[LayerRef]) -> tup
     ours = [layer.blob_digest or layer.diff_id for layer in layers]
     if candidate.manifest and [part.digest for part in candidate.parts] == ours:
         return candidate.manifest, candidate.manifest_type
-    document = {
-        "schemaVersion": 2,
-        "mediaType": media.OCI_MANIFEST,
-        "config": {"mediaType": media.OCI_CONFIG, "digest": candidate.id, "size": len(candidate.config)},
-        "layers": [_descriptor(store, layer) for layer in layers],
-    }
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode(), media.OCI_MANIFEST
-
-
-def _descriptor(store: Store, layer: LayerRef) -> dict[str, Any]:
-    from .sources import tar_size
-
-    if layer.blob_digest:
-        kind: Optional[str] = layer.media_type
-        if kind and kind.startswith(media.DOCKER_LAYER):
-            kind = media.OCI_LAYER + kind[len(media.DOCKER_LAYER) :].replace(".", "+")
-        return {"mediaType": kind, "digest": layer.blob_digest, "size": layer.blob_size}
-    return {"mediaType": media.OCI_LAYER, "digest": layer.diff_id, "size": tar_size(store, layer)}
+    return sources.manifest_of(store, candidate.id, len(candidate.config), layers), media.OCI_MANIFEST

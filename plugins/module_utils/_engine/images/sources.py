@@ -7,11 +7,13 @@ one. Every read is verified against the DiffID: what left the disk damaged must 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import IntegrityError, KernelError, Unsupported
+from ..registry import mediatypes as media
 
 if TYPE_CHECKING:
     from ..store.records import LayerRef
@@ -148,3 +150,32 @@ def read_blob(store: Store, digest: str, write: Callable[[bytes], Any]) -> None:
         raise IntegrityError(
             "Blob %s is damaged on disk" % digest, step="read_layer", subject=digest, hint="Pull the image again."
         )
+
+
+# -- manifests ---------------------------------------------------------------------------------------------------
+
+
+def manifest_of(store: Store, config_digest: str, config_size: int, layers: Sequence[LayerRef]) -> bytes:
+    """An OCI manifest of layers as they are here: by their blobs, or by their archives, which are not compressed.
+    Always the same bytes for the same image."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": media.OCI_MANIFEST,
+        "config": {"mediaType": media.OCI_CONFIG, "digest": config_digest, "size": config_size},
+        "layers": [_descriptor(store, layer) for layer in layers],
+    }
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _descriptor(store: Store, layer: LayerRef) -> dict[str, Any]:
+    if layer.blob_digest:
+        return {"mediaType": oci_type(layer.media_type), "digest": layer.blob_digest, "size": layer.blob_size}
+    return {"mediaType": media.OCI_LAYER, "digest": layer.diff_id, "size": tar_size(store, layer)}
+
+
+def oci_type(kind: str) -> str:
+    """Docker's types under their OCI names: an OCI manifest has no others."""
+    if not kind.startswith(media.DOCKER_LAYER):
+        return kind
+    compression = kind[len(media.DOCKER_LAYER) :].lstrip(".+")
+    return media.OCI_LAYER + ("+" + compression if compression else "")

@@ -81,13 +81,13 @@ def _mount(
     options: Sequence[tuple[str, Optional[str]]],
     padded: bool,
 ) -> int:
-    from .overlay import open_layer
+    from .overlay import open_layer, tree_path
 
     kernel.unshare(CLONE_NEWNS)
     kernel.mount(None, "/", None, MS_REC | MS_PRIVATE)
     directory = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
-    trees = {n: os.open(path + "/tree", directory) for n, (path, form) in enumerate(layers) if form == "tree"}
-    images = {n: open_layer(kernel, path, form) for n, (path, form) in enumerate(layers) if form != "tree"}
+    trees = {n: os.open(tree_path(path, form), directory) for n, (path, form) in enumerate(layers) if form != "erofs"}
+    images = {n: open_layer(kernel, path, form) for n, (path, form) in enumerate(layers) if form == "erofs"}
     own = {name: os.open(path, directory) for name, path in (("u", upper), ("w", work)) if path}
 
     kernel.mount("wharf", _PLACE, "tmpfs", 0, "mode=0700")

@@ -38,14 +38,18 @@ def open_layer(kernel: Kernel, path: str, form: str) -> int:
     """A committed layer as a detached read-only mount; returns its descriptor.
 
     ``path`` is the layer's directory (``Paths.layer``). ``form`` "erofs": files ``index`` and ``tar``; "tree":
-    directory ``tree``. Raises ``KernelError``.
+    directory ``tree``; "upper": the directory itself, a container's writable layer. Raises ``KernelError``.
     """
     try:
-        return _open_erofs(kernel, path) if form == "erofs" else _open_tree(kernel, path)
+        return _open_erofs(kernel, path) if form == "erofs" else _open_tree(kernel, tree_path(path, form))
     except OSError as error:
         raise KernelError.wrap(
             error, "Cannot open the image layer %s (%s)" % (os.path.basename(path)[:19], form), step="open_layer"
         ) from error
+
+
+def tree_path(path: str, form: str) -> str:
+    return path if form == "upper" else path + "/tree"
 
 
 def _open_erofs(kernel: Kernel, path: str) -> int:
@@ -59,7 +63,7 @@ def _open_erofs(kernel: Kernel, path: str) -> int:
 
 
 def _open_tree(kernel: Kernel, path: str) -> int:
-    fd = os.open(path + "/tree", _DIRECTORY)
+    fd = os.open(path, _DIRECTORY)
     try:
         return kernel.clone_tree(fd, "", attr_set=MOUNT_ATTR_RDONLY, recursive=False)
     except OSError as error:
@@ -102,7 +106,7 @@ def mount_rootfs(
         options.append(("volatile", None))
     how = mode or _best_mode(kernel)
     padded = len(layers) < (1 if upper else 2)
-    if how == "string" and (padded or any(form != "tree" for _path, form in layers)):
+    if how == "string" and (padded or any(form == "erofs" for _path, form in layers)):
         how = "legacy"
     try:
         if not layers and not upper:
@@ -168,7 +172,7 @@ def _by_string(
     own: list[int] = []
     try:
         settings: list[tuple[str, Union[str, bytes, int, None]]] = []
-        named = [("lowerdir+", path + "/tree") for path, _form in reversed(layers)]
+        named = [("lowerdir+", tree_path(path, form)) for path, form in reversed(layers)]
         named += [(name, path) for name, path in (("upperdir", upper), ("workdir", work)) if path]
         for name, path in named:
             own.append(os.open(path, _DIRECTORY))
