@@ -29,7 +29,9 @@ class Guest:
 
     def up(self) -> None:
         """Running and as fresh as after its first boot, whatever was done to it before."""
-        images.ensure(self.machine)
+        if not images.is_current(self.machine):
+            self.down()
+            images.ensure(self.machine)
         if self.pid() is None:
             fresh = not self._has_snapshot()
             self._launch([] if fresh else ["-loadvm", _SNAPSHOT])
@@ -142,7 +144,7 @@ class Guest:
         }
 
     def monitor(self, command: str) -> str:
-        """A command of QEMU's human monitor. Raises ``LabError`` with what it says: it says nothing when all is well."""
+        """A command of QEMU's human monitor. Raises ``LabError`` with its words: it has none when all is well."""
         answer = str(self._qmp("human-monitor-command", {"command-line": command}))
         if answer.strip():
             raise LabError("%s: %s: %s" % (self.machine.name, command, answer.strip()))

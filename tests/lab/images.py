@@ -47,11 +47,18 @@ def recipe(machine: Machine) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
+def is_current(machine: Machine) -> bool:
+    try:
+        with open(os.path.join(directory(machine), "recipe")) as file:
+            return file.read() == recipe(machine)
+    except FileNotFoundError:
+        return False
+
+
 def ensure(machine: Machine) -> str:
     """The machine's directory with ``disk.qcow2``, ``vmlinuz`` and ``initrd.img``; built unless it is there."""
     target = directory(machine)
-    stamp = os.path.join(target, "recipe")
-    if os.path.exists(stamp) and open(stamp).read() == recipe(machine):
+    if is_current(machine):
         return target
     for program in ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs"):
         if shutil.which(program) is None:
@@ -73,7 +80,7 @@ def ensure(machine: Machine) -> str:
         os.unlink(raw)
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    with open(stamp, "w") as file:
+    with open(os.path.join(target, "recipe"), "w") as file:
         file.write(recipe(machine))
     return target
 
@@ -81,8 +88,8 @@ def ensure(machine: Machine) -> str:
 def _bootstrap(machine: Machine, root: str) -> None:
     hook = '%s "$1" %s.pub %s %d' % (_CUSTOMIZE, key(), machine.name, machine.number)
     _run(
-        "nice", "-n", "15", "mmdebstrap", "--quiet", "--variant=minbase", "--include=" + ",".join(machine.packages),
-        "--customize-hook=" + hook, machine.suite, root,
+        "nice", "-n", "15", "mmdebstrap", "--variant=minbase", "--include=" + ",".join(machine.packages),
+        "--customize-hook=" + hook, machine.suite, root, *([machine.sources] if machine.sources else []),
     )  # fmt: skip
 
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _BASE = (
-    "apparmor busybox-static dbus e2fsprogs iproute2 iputils-ping kmod libpam-systemd linux-image-cloud-amd64 "
-    "openssh-server procps python3 sudo systemd-sysv udev"
-).split()
+    "apparmor", "busybox-static", "dbus", "e2fsprogs", "iproute2", "iputils-ping", "kmod", "libpam-systemd",
+    "linux-image-cloud-amd64", "openssh-server", "procps", "python3", "sudo", "systemd-sysv", "udev",
+)  # fmt: skip
 
 
 class Machine(NamedTuple):
-    """``number``: the last byte of its address on the lab's network (10.77.0.NUMBER), and part of its ports."""
+    """``number``: the last byte of its address on the lab's network (10.77.0.NUMBER), and part of its ports.
+    ``sources``: an apt line, where the mirror's security archive no longer has what it lists."""
 
     name: str
     suite: str
     number: int
     extra: tuple[str, ...] = ()
+    sources: str = ""
 
     @property
     def packages(self) -> list[str]:
@@ -39,7 +41,7 @@ MACHINES = {
     for machine in (
         Machine("debian13", "trixie", 13, ("nftables",)),
         Machine("debian12", "bookworm", 12),  # without nft: the engine does not need it
-        Machine("debian11", "bullseye", 11, ("nftables",)),
+        Machine("debian11", "bullseye", 11, ("nftables",), "deb http://deb.debian.org/debian bullseye main"),
         Machine("debian13b", "trixie", 14, ("nftables",)),
     )
 }
