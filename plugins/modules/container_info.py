@@ -24,6 +24,19 @@ options:
   name:
     description: Name or ID of the container. Without it, all containers are returned.
     type: str
+  size:
+    description:
+      - Whether to measure C(SizeRw), the bytes that the container has written, and C(SizeRootFs), these and its image.
+        Takes longer, the more files it wrote. Volumes and logs do not count.
+    type: bool
+    default: false
+  changes:
+    description:
+      - Whether to list C(Changes), what the container changed in its file system, as C(docker diff) does, with
+        C(Kind) V(0) for modified, V(1) for added and V(2) for deleted. Files that were opened for writing and are as
+        they were do not count.
+    type: bool
+    default: false
 seealso:
   - module: wharf.engine.container
 """
@@ -38,6 +51,11 @@ EXAMPLES = r"""
 - name: Say whether it runs
   ansible.builtin.debug:
     msg: "{{ web.container.State.Status if web.exists else 'There is no such container' }}"
+
+- name: Containers that wrote more than 1 GB
+  wharf.engine.container_info:
+    size: true
+    query: "[?SizeRw > `1000000000`].[Name, SizeRw]"
 
 - name: Addresses of all containers in the network shop
   wharf.engine.container_info:

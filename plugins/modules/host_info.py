@@ -21,7 +21,13 @@ extends_documentation_fragment:
   - wharf.engine._engine
   - wharf.engine._engine.QUERY
 
-options: {}
+options:
+  disk_usage:
+    description:
+      - Whether to measure what images, containers and volumes take, and how much of that nothing needs, as
+        C(disk_usage). Takes its time on hosts with much data.
+    type: bool
+    default: false
 seealso:
   - name: The host role
     description: Prepares a host and reports the same facts.
@@ -33,6 +39,11 @@ EXAMPLES = r"""
 - name: What this host can do
   wharf.engine.host_info:
   register: host
+
+- name: How much a prune would give back
+  wharf.engine.host_info:
+    disk_usage: true
+    query: disk_usage.images.reclaimable
 
 - name: Only the cgroup layout
   wharf.engine.host_info:

@@ -26,6 +26,11 @@ options:
       - References or IDs of images. Those that don't exist are left out. Without it, all images are returned.
     type: list
     elements: str
+  history:
+    description:
+      - Whether to add C(History), the steps the image was made in, newest first, as C(docker history) shows them.
+    type: bool
+    default: false
 seealso:
   - module: wharf.engine.image
 """
@@ -49,7 +54,10 @@ EXAMPLES = r"""
 RETURN = r"""
 ---
 images:
-  description: The images, each in the shape of C(docker image inspect), or what O(query) made of the list.
+  description:
+    - The images, each in the shape of C(docker image inspect), or what O(query) made of the list.
+    - C(UniqueSize) counts the bytes of layers that no other image has, C(SharedSize) those of the others. C(Size) is
+      both together.
   returned: success
   type: raw
   sample: []

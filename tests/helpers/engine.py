@@ -14,7 +14,7 @@ import tempfile
 import time
 from typing import Any, Iterator, Optional
 
-from module_utils._args import common, container, export, host, image, network, volume
+from module_utils._args import common, container, export, host, image, network, prune, volume
 from module_utils._engine.entry import dispatch
 from module_utils._engine.paths import Paths
 
@@ -33,6 +33,7 @@ _TABLES = {
     "image_push": (image.IMAGE_PUSH, image.TRANSPORT),
     "network": (network.CONFIG, network.OPERATION),
     "network_info": (network.INFO,),
+    "prune": (prune.PRUNE,),
     "registry": (image.REGISTRY, image.TRANSPORT),
     "registry_info": (image.REGISTRY_INFO, image.TRANSPORT),
     "volume": (volume.CONFIG, volume.OPERATION),

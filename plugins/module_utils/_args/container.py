@@ -197,3 +197,5 @@ INFO: Table = {
     "name": {"type": "str"},
     "query": {"type": "str"},
 }
+    "size": {"type": "bool", "default": False},
+    "changes": {"type": "bool", "default": False},

@@ -8,5 +8,6 @@ from __future__ import annotations
 from .common import Table
 
 INFO: Table = {
+    "disk_usage": {"type": "bool", "default": False},
     "query": {"type": "str"},
 }

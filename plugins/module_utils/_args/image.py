@@ -31,6 +31,7 @@ IMAGE_PUSH: Table = {
 
 IMAGE_INFO: Table = {
     "name": {"type": "list", "elements": "str"},
+    "history": {"type": "bool", "default": False},
     "query": {"type": "str"},
 }
 

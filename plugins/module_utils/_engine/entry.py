@@ -25,6 +25,7 @@ _RESOURCES = {
     "image_push": "image_push",
     "network": "network",
     "network_info": "network_info",
+    "prune": "prune",
     "registry": "registry",
     "registry_info": "registry_info",
     "volume": "volume",

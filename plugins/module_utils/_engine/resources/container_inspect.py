@@ -284,7 +284,22 @@ def info(task: Task) -> dict[str, Any]:
     name, expression = task.params.get("name"), task.params.get("query")
     if name is not None:
         record = task.store.containers.get(name)
-        container = inspect(task, record) if record else None
+        container = _asked(task, record) if record else None
         return {"changed": False, "exists": record is not None, "container": query(expression, container)}
-    everything = [inspect(task, record) for record in task.store.containers.list()]
+    everything = [_asked(task, record) for record in task.store.containers.list()]
     return {"changed": False, "containers": query(expression, everything)}
+def _asked(task: Task, record: ContainerRecord) -> dict[str, Any]:
+    """With ``SizeRw`` and ``SizeRootFs``, and ``Changes``, for who asked for them: both walk files."""
+    shown = inspect(task, record)
+    if task.params.get("size"):
+        from .sizes import container_size
+
+        shown.update(container_size(task, record))
+    if task.params.get("changes"):
+        from .container_files import changes
+
+        image = task.store.images.get(record.image_id)
+        shown["Changes"] = changes(task, record, image) if image is not None else None
+    return shown
+
+

@@ -19,6 +19,10 @@ KERNEL_FLOOR = (5, 10)
 
 def run(task: Task) -> dict[str, Any]:
     host = facts(task)
+    if task.params.get("disk_usage"):
+        from .sizes import disk_usage
+
+        host["disk_usage"] = disk_usage(task) if os.path.exists(task.paths.database) else None
     return {"changed": False, "host": query(task.params.get("query"), host)}
 
 

@@ -173,5 +173,13 @@ def info(task: Task) -> dict[str, Any]:
         records = task.store.images.list()
     else:
         records = [record for record in (image_choice.find(task, name) for name in names) if record is not None]
-    images = [inspect(task, record) for record in records]
+    from . import sizes
+
+    weights = sizes.image_sizes(task, records)
+    images = [{**inspect(task, record), **weights[record.id]} for record in records]
+    if task.params.get("history"):
+        from ..images.history import history
+
+        for record, image in zip(records, images):
+            image["History"] = history(task.store, record, image["RepoTags"])
     return {"changed": False, "images": query(task.params.get("query"), images)}

@@ -1,0 +1,279 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The ``prune`` module: what nothing needs any more. Planned as one: an image that only a container uses which is
+pruned in the same task goes, too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+
+from ..errors import UsageError, WharfError
+from ..reconcile.plan import Operation, Plan
+from .container_actual import is_running, state
+from .task import Task
+
+if TYPE_CHECKING:
+    from ..store.records import ContainerRecord, ImageRecord, NetworkRecord, VolumeRecord
+
+_ALLOWED = {
+    "containers": ("label", "label!", "until"),
+    "images": ("label", "label!", "until", "dangling"),
+    "networks": ("label", "label!", "until"),
+    "volumes": ("label", "label!", "all"),
+}
+_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+class Filters(NamedTuple):
+    """``until``: seconds since the epoch. ``labels``: ``(key, value or None)`` that must be there, ``without`` must
+    not. ``flag``: ``dangling`` of images, ``all`` of volumes."""
+
+    until: Optional[float]
+    labels: tuple[tuple[str, Optional[str]], ...]
+    without: tuple[tuple[str, Optional[str]], ...]
+    flag: Optional[bool]
+
+    def match(self, labels: Mapping[str, str], created: float) -> bool:
+        if self.until is not None and created >= self.until:
+            return False
+        return all(_has(labels, one) for one in self.labels) and not any(_has(labels, one) for one in self.without)
+
+
+def _has(labels: Mapping[str, str], wanted: tuple[str, Optional[str]]) -> bool:
+    key, value = wanted
+    return key in labels and (value is None or labels[key] == value)
+
+
+def run(task: Task) -> dict[str, Any]:
+    params = task.params
+    filters = {kind: _filters(kind, params.get(kind + "_filters") or {}, time.time()) for kind in _ALLOWED}
+    plan = Plan()
+    result: dict[str, Any] = {}
+    gone: set[str] = set()
+    if params.get("containers"):
+        gone = _containers(task, plan, filters["containers"], result)
+    for kind, function in (("images", _images), ("networks", _networks), ("volumes", _volumes)):
+        if params.get(kind):
+            function(task, plan, filters[kind], gone, result)
+    if not task.check_mode:
+        plan.apply()
+        _reclaim(task, result)
+    plan.before = {key: value for key, value in result.items() if isinstance(value, list)}
+    plan.after = {key: [] for key in plan.before}
+    return {**plan.result(), **result}
+
+
+def _reclaim(task: Task, result: dict[str, Any]) -> None:
+    """Layers and blobs that no image names any more; what the disk really got back is told."""
+    if "images" in result:
+        freed = task.store.collect()["bytes"]
+        result["images_space_reclaimed"] = freed
+
+
+# -- filters -----------------------------------------------------------------------------------------------------
+
+
+def _filters(kind: str, given: Mapping[str, Any], now: float) -> Filters:
+    """Docker's filters. Raises ``UsageError`` for one that does not exist: it would prune too much."""
+    for name in given:
+        if name not in _ALLOWED[kind]:
+            raise UsageError(
+                "%s_filters: invalid filter %r; there are %s" % (kind, name, ", ".join(_ALLOWED[kind])),
+                step="validate",
+                path="%s_filters" % kind,
+            )
+    flag = given.get("dangling", given.get("all"))
+    return Filters(
+        None if given.get("until") is None else _until(kind, str(given["until"]), now),
+        _labels(given.get("label")),
+        _labels(given.get("label!")),
+        None if flag is None else _boolean(kind, flag),
+    )
+
+
+def _labels(value: Any) -> tuple[tuple[str, Optional[str]], ...]:
+    values = [] if value is None else value if isinstance(value, list) else [value]
+    out: list[tuple[str, Optional[str]]] = []
+    for one in values:
+        key, equals, text = str(one).partition("=")
+        out.append((key, text if equals else None))
+    return tuple(out)
+
+
+def _boolean(kind: str, value: Any) -> bool:
+    known = value if isinstance(value, bool) else _WORDS.get(str(value).lower())
+    if known is None:
+        raise UsageError("%s_filters: %r is neither true nor false" % (kind, value), step="validate", path=kind)
+    return known
+
+
+def _until(kind: str, text: str, now: float) -> float:
+    """A time as seconds since the epoch or RFC 3339, or a duration back from now (``24h``, ``1h30m``)."""
+    from ..images.changes import duration
+
+    if text.replace(".", "", 1).isdigit() and len(text) >= 8:
+        return float(text)
+    moment = parse_time(text)
+    if moment is not None:
+        return moment
+    try:
+        return now - duration(text, "until") / 1e9
+    except WharfError:
+        raise UsageError(
+            "%s_filters: until: %r is neither a time nor a duration such as 24h" % (kind, text),
+            step="validate",
+            path="%s_filters" % kind,
+        ) from None
+
+
+def parse_time(text: str) -> Optional[float]:
+    """RFC 3339, or a date, in seconds since the epoch; None for anything else. A time without zone is UTC."""
+    import datetime
+
+    head, dot, rest = text.strip().partition(".")
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    zone = rest[len(digits) :] if dot else ""
+    plain = (head + zone).replace("Z", "+00:00")
+    try:
+        moment = datetime.datetime.fromisoformat(plain)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.timezone.utc)
+    return moment.timestamp() + (float("0." + digits) if digits else 0.0)
+
+
+# -- kinds -------------------------------------------------------------------------------------------------------
+
+
+def _containers(task: Task, plan: Plan, filters: Filters, result: dict[str, Any]) -> set[str]:
+    """Those that do not run. Their anonymous volumes stay, as with Docker: pruning volumes takes them."""
+    from .sizes import container_size
+
+    found = [
+        record
+        for record in task.store.containers.list()
+        if not is_running(state(task, record)) and filters.match(_container_labels(task, record), record.created_at)
+    ]
+    result["containers"] = [record.id for record in found]
+    result["containers_space_reclaimed"] = sum(container_size(task, record)["SizeRw"] for record in found)
+    for record in found:
+        plan.add(Operation("remove", "container", record.name, _container_removal(task, record), why="does not run"))
+    return {record.id for record in found}
+
+
+def _container_labels(task: Task, record: ContainerRecord) -> dict[str, str]:
+    image = task.store.images.get(record.image_id)
+    inherited = (image.config.get("config") or {}).get("Labels") if image is not None else None
+    return {**(inherited or {}), **record.spec.get("labels", {})}
+
+
+def _container_removal(task: Task, record: ContainerRecord) -> Callable[[], None]:
+    def execute() -> None:
+        from . import container_run
+
+        with task.store.lock("container", record.name):
+            present = task.store.containers.get(record.id)
+            if present is not None and not is_running(state(task, present)):  # somebody started it meanwhile
+                container_run.remove(task, present, keep_anonymous=True)
+
+    return execute
+
+
+def _images(task: Task, plan: Plan, filters: Filters, gone: set[str], result: dict[str, Any]) -> None:
+    """``dangling`` (the default): without a name. Otherwise all that no container uses."""
+    from ..images import reference
+
+    everything = task.store.images.list()
+    chosen = []
+    result["images"] = []
+    for record in everything:
+        names = task.store.images.references(record.id)
+        if filters.flag is not False and names:
+            continue
+        labels = (record.config.get("config") or {}).get("Labels") or {}
+        created = parse_time(record.config.get("created") or "") or record.created_at
+        used = any(user.id not in gone for user in task.store.images.users(record.id))
+        if used or not filters.match(labels, created):
+            continue
+        chosen.append(record)
+        result["images"] += [{"Untagged": reference.parse(name).familiar()} for name in names]
+        result["images"].append({"Deleted": record.id})
+        why = "no container uses it" if names else "has no name"
+        plan.add(Operation("remove", "image", names[0] if names else record.id, _image_removal(task, record), why=why))
+    result["images_space_reclaimed"] = _freed(task, everything, chosen)
+
+
+def _freed(task: Task, everything: list[ImageRecord], chosen: list[ImageRecord]) -> int:
+    """Bytes of the layers that only the chosen images have: what check mode can say."""
+    from .sizes import layer_sizes
+
+    going = {record.id for record in chosen}
+    kept = {layer.chain_id for record in everything if record.id not in going for layer in record.layers}
+    chains = {layer.chain_id for record in chosen for layer in record.layers} - kept
+    sizes = layer_sizes(task)
+    return sum(sizes.get(chain, 0) for chain in chains)
+
+
+def _image_removal(task: Task, record: ImageRecord) -> Callable[[], None]:
+    def execute() -> None:
+        if not task.store.images.users(record.id):  # somebody made a container of it meanwhile
+            task.store.images.remove(record.id)
+            task.store.events.add("image", "delete", record.id, {})
+
+    return execute
+
+
+def _networks(task: Task, plan: Plan, filters: Filters, gone: set[str], result: dict[str, Any]) -> None:
+    from .network import PREDEFINED
+
+    result["networks"] = []
+    for record in task.store.networks.list():
+        members = {endpoint.container_id for endpoint in task.store.networks.endpoints(network_id=record.id)}
+        if record.name in PREDEFINED or members - gone:
+            continue
+        if filters.match(record.spec.get("labels", {}), record.created_at):
+            result["networks"].append(record.name)
+            plan.add(Operation("remove", "network", record.name, _network_removal(task, record), why="is not in use"))
+
+
+def _network_removal(task: Task, record: NetworkRecord) -> Callable[[], None]:
+    def execute() -> None:
+        with task.store.lock("network", record.name):
+            if not task.store.networks.endpoints(network_id=record.id):
+                task.network.remove(record)
+                task.store.events.add("network", "destroy", record.id, {"name": record.name})
+
+    return execute
+
+
+def _volumes(task: Task, plan: Plan, filters: Filters, gone: set[str], result: dict[str, Any]) -> None:
+    """Anonymous ones; with ``all`` named ones, too. Data goes here, so only what is on the plan."""
+    from ..storage import usage
+
+    result["volumes"] = []
+    size = 0
+    for record in task.store.volumes.list():
+        if not (record.anonymous or filters.flag) or record.driver != "local":
+            continue
+        used = any(user.id not in gone for user in task.store.volumes.users(record.name))
+        if used or not filters.match(record.labels, record.created_at):
+            continue
+        result["volumes"].append(record.name)
+        size += usage.on_disk(task.paths.volume_data(record.name), task.kernel)
+        why = "no container uses it"
+        plan.add(Operation("remove", "volume", record.name, _volume_removal(task, record), why=why))
+    result["volumes_space_reclaimed"] = size
+
+
+def _volume_removal(task: Task, record: VolumeRecord) -> Callable[[], None]:
+    def execute() -> None:
+        from . import volume
+
+        if task.store.volumes.get(record.name) is not None and not task.store.volumes.users(record.name):
+            volume.remove(task, record.name)
+
+    return execute
