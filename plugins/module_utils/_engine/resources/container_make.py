@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -42,7 +41,7 @@ def create(
     from ..store.records import ContainerRecord
 
     store = task.store
-    container_id = secrets.token_hex(32)
+    container_id = os.urandom(32).hex()
     mounts, anonymous = resolve_mounts(task, spec, image, inherit)
     record = ContainerRecord(
         id=container_id,
@@ -111,7 +110,7 @@ def resolve_mounts(
     anonymous = {}
     for mount in mounts:
         if mount.get("anonymous"):
-            mount["source"] = anonymous[mount["target"]] = kept.get(mount["target"]) or secrets.token_hex(32)
+            mount["source"] = anonymous[mount["target"]] = kept.get(mount["target"]) or os.urandom(32).hex()
     return mounts, anonymous
 
 

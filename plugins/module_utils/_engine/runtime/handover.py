@@ -9,22 +9,24 @@ run the same interpreter, so that the form needs no version.
 
 from __future__ import annotations
 
-import marshal
 import socket
-import struct
 from array import array
 from collections.abc import Sequence
+from marshal import dumps, loads
 from typing import Any, Optional
 
-_HEAD = struct.Struct("=II")  # bytes, descriptors
+_HEAD = 8  # bytes: sizes of the values and of the list of descriptors, 4 each
 _BATCH = 240  # the kernel passes 253 descriptors at once
 _MAX_ORDER = 1 << 20
+# Plain integers: a member of an enum takes Python code, and with it pages, each time it is used.
+_SPACE, _CLOEXEC = socket.CMSG_SPACE(4 * _BATCH), int(socket.MSG_CMSG_CLOEXEC)
 
 
 def send(sock: socket.socket, values: Any, fds: Sequence[int] = ()) -> None:
     """One message on a stream. ``values``: what ``marshal`` takes. Raises ``OSError``."""
-    raw = marshal.dumps(values)
-    sock.sendmsg([_HEAD.pack(len(raw), len(fds))], _rights(fds[:_BATCH]))
+    raw = dumps(values)
+    head = len(raw).to_bytes(4, "little") + len(fds).to_bytes(4, "little")
+    sock.sendmsg([head], _rights(fds[:_BATCH]))
     for start in range(_BATCH, len(fds), _BATCH):
         sock.sendmsg([b"+"], _rights(fds[start : start + _BATCH]))
     sock.sendall(raw)
@@ -33,10 +35,10 @@ def send(sock: socket.socket, values: Any, fds: Sequence[int] = ()) -> None:
 def receive(sock: socket.socket) -> Optional[tuple[Any, list[int]]]:
     """The message, or None when the sender ended before it was complete (which no sender does that gives us
     descriptors)."""
-    head, fds = _receive(sock, _HEAD.size)
-    if len(head) < _HEAD.size:
+    head, fds = _receive(sock, _HEAD)
+    if len(head) < _HEAD:
         return None
-    size, count = _HEAD.unpack(head)
+    size, count = int.from_bytes(head[:4], "little"), int.from_bytes(head[4:], "little")
     while len(fds) < count:
         more = _receive(sock, 1)
         if not more[0]:
@@ -48,12 +50,12 @@ def receive(sock: socket.socket) -> Optional[tuple[Any, list[int]]]:
         if not data:
             return None
         raw += data
-    return marshal.loads(raw), fds
+    return loads(raw), fds
 
 
 def send_order(sock: socket.socket, values: Any, fds: Sequence[int] = ()) -> None:
     """One packet. Raises ``OSError``."""
-    sock.sendmsg([marshal.dumps(values)], _rights(fds))
+    sock.sendmsg([dumps(values)], _rights(fds))
 
 
 def receive_order(sock: socket.socket) -> Optional[tuple[Any, list[int]]]:
@@ -62,7 +64,7 @@ def receive_order(sock: socket.socket) -> Optional[tuple[Any, list[int]]]:
         raw, fds = _receive(sock, _MAX_ORDER)
     except BlockingIOError:
         return None
-    return (marshal.loads(raw), fds) if raw else None
+    return (loads(raw), fds) if raw else None
 
 
 def _rights(fds: Sequence[int]) -> list[tuple[int, int, array[int]]]:
@@ -70,8 +72,8 @@ def _rights(fds: Sequence[int]) -> list[tuple[int, int, array[int]]]:
 
 
 def _receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
-    raw, control, _flags, _address = sock.recvmsg(size, socket.CMSG_SPACE(4 * _BATCH), socket.MSG_CMSG_CLOEXEC)
-    fds = array("i")
+    raw, control, _flags, _address = sock.recvmsg(size, _SPACE, _CLOEXEC)
+    fds: list[int] = []
     for _level, _kind, data in control:
-        fds.frombytes(data)
-    return raw, list(fds)
+        fds += memoryview(data).cast("i")
+    return raw, fds
