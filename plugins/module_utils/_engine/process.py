@@ -162,9 +162,17 @@ def _communicate(in_w: int, stdin: bytes, out_r: int, err_r: int, timeout: Optio
     return b"".join(chunks[out_r]), b"".join(chunks[err_r])
 
 
-def spawn_daemon(argv: Sequence[str], *, keep: Sequence[int] = (), log: str = "/dev/null", cwd: str = "/") -> None:
+def spawn_daemon(
+    argv: Sequence[str],
+    *,
+    keep: Sequence[int] = (),
+    log: str = "/dev/null",
+    cwd: str = "/",
+    cgroups: Sequence[str] = (),
+) -> None:
     """Start ``argv`` as a daemon: double fork, own session, 0 from /dev/null, 1 and 2 to ``log`` (appended, 0600),
-    every other descriptor closed except ``keep`` (left open and inheritable, same numbers).
+    every other descriptor closed except ``keep`` (left open and inheritable, same numbers). ``cgroups``: the
+    ``cgroup.procs`` files it enters first (see ``kernel.cgroups.delegation``).
 
     A child that keeps the task's stdout open would hold the task until it exits, hence no inherited stdio.
     """
@@ -176,6 +184,9 @@ def spawn_daemon(argv: Sequence[str], *, keep: Sequence[int] = (), log: str = "/
         return
     try:
         os.setsid()
+        for path in cgroups:
+            with open(path, "w") as stream:
+                stream.write("0")
         if os.fork():
             os._exit(0)
         null = os.open("/dev/null", os.O_RDWR)

@@ -117,10 +117,11 @@ def _call(paths: Paths, request: dict[str, Any], subject: str) -> Any:
 
 
 def _spawn(paths: Paths) -> None:
+    from ..kernel.cgroups import Layout, delegation
     from ..process import engine_command, spawn_daemon
 
     argv = engine_command("network.resolver", paths.state, paths.run)
-    spawn_daemon(argv, log=paths.run + "/resolver.log")
+    spawn_daemon(argv, log=paths.run + "/resolver.log", cgroups=delegation.ensure(Layout.detect()))
 
 
 def _try(paths: Paths, request: dict[str, Any]) -> Optional[dict[str, Any]]:

@@ -341,9 +341,10 @@ class Runtime:
         except _GONE:
             pass
         from .. import process
+        from ..kernel.cgroups import Layout, delegation
 
         argv = process.engine_command("runtime.spawner", self.paths.state, self.paths.run)
-        process.spawn_daemon(argv, log=self.paths.run + "/spawner.log")
+        process.spawn_daemon(argv, log=self.paths.run + "/spawner.log", cgroups=delegation.ensure(Layout.detect()))
         deadline = time.monotonic() + _SPAWNER_TIMEOUT
         while True:
             try:

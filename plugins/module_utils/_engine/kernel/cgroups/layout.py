@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
 from ...errors import Unsupported
+from . import delegation
 from .files import Files
 
 # The v1 hierarchies a container joins. Others (perf_event, net_cls ...) do nothing for it and each costs time.
@@ -31,8 +32,8 @@ class Hierarchy(NamedTuple):
 
 class Layout:
     """``controllers``: name → (version, mountpoint); ``unified``: mountpoint of the cgroup2 hierarchy, if any;
-    ``kind``: ``"v1"``, ``"v2"`` or ``"hybrid"``; ``base``: the cgroup below each mountpoint in which the engine may
-    create its own (empty: the root; under systemd, a delegated one)."""
+    ``kind``: ``"v1"``, ``"v2"`` or ``"hybrid"``; ``base``: the cgroup in which the engine may create its own (empty:
+    the root; under systemd, a delegated one), in the hierarchies that systemd looks after."""
 
     __slots__ = ("base", "controllers", "files", "hierarchies", "kind", "unified")
 
@@ -52,10 +53,13 @@ class Layout:
 
     @classmethod
     def detect(
-        cls, mountinfo: str = "/proc/self/mountinfo", *, base: str = "", files: Optional[Files] = None
+        cls, mountinfo: str = "/proc/self/mountinfo", *, base: Optional[str] = None, files: Optional[Files] = None
     ) -> Layout:
-        """Read the mount table. Raises ``Unsupported`` when no cgroup hierarchy is mounted."""
+        """Read the mount table; ``base``: what ``delegation`` says. Raises ``Unsupported`` when no cgroup hierarchy is
+        mounted."""
         files = files or Files()
+        if base is None:
+            base = delegation.base()
         from ..procfs import parse_mountinfo
 
         text = files.read(mountinfo)
@@ -84,8 +88,16 @@ class Layout:
         """For ``mounts.cgroup_view``: what a container sees below its ``/sys/fs/cgroup``."""
         return [(h.name, h.version, h.controllers) for h in self.hierarchies]
 
+    def is_managed(self, mountpoint: str) -> bool:
+        """Whether systemd keeps its units in this hierarchy. It looks at no v1 hierarchy but its own."""
+        if not self.base:
+            return False
+        return mountpoint == self.unified or any(
+            h.mountpoint == mountpoint and "name=systemd" in h.controllers for h in self.hierarchies
+        )
+
     def directory(self, mountpoint: str, path: str) -> str:
-        parts = [mountpoint, self.base, path]
+        parts = [mountpoint, self.base if self.is_managed(mountpoint) else "", path]
         return "/".join(part for part in parts if part)
 
 
