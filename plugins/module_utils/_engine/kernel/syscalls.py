@@ -59,7 +59,8 @@ _NR_BY_MACHINE = {
         "seccomp": 317,
         "pivot_root": 155,
         "keyctl": 250,
-        "capset": 126, "rt_sigaction": 13,
+        "capset": 126,
+        "rt_sigaction": 13,
         "capget": 125,
         "personality": 135,
         "eventfd2": 290,
@@ -69,7 +70,8 @@ _NR_BY_MACHINE = {
         "seccomp": 277,
         "pivot_root": 41,
         "keyctl": 219,
-        "capset": 91, "rt_sigaction": 134,
+        "capset": 91,
+        "rt_sigaction": 134,
         "capget": 90,
         "personality": 92,
         "eventfd2": 19,
@@ -253,9 +255,17 @@ class Kernel:
         recursive: bool = False,
         what: Optional[PathLike] = None,
     ) -> None:
+        """mount_setattr(2), Linux 5.12; before that, see ``old_mounts``."""
         attr = struct.pack("QQQQ", attr_set, attr_clear, propagation, userns_fd)
         flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-        self.syscall("mount_setattr", mount_fd, b"", flags, attr, len(attr), what=what)
+        try:
+            self.syscall("mount_setattr", mount_fd, b"", flags, attr, len(attr), what=what)
+        except OSError as error:
+            if error.errno != 38:
+                raise
+            from . import old_mounts
+
+            old_mounts.set_attributes(self, mount_fd, attr_set, attr_clear, propagation, recursive)
 
     def move_mount(self, mount_fd: int, target_fd: int, what: Optional[PathLike] = None) -> None:
         """Attach a detached mount onto what ``target_fd`` (O_PATH) refers to."""

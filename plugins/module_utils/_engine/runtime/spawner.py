@@ -36,11 +36,11 @@ from .kept import Kept
 
 from . import cleanup, monitor, reaper  # isort: skip
 from .. import process  # isort: skip
-from ..kernel import devices, seccomp  # isort: skip
+from ..kernel import devices, old_mounts, seccomp  # isort: skip
 from ..kernel.cgroups import control, events  # isort: skip
 
 # Imported for the monitors: none of them may have to import later, least of all inside a container.
-PRELOADED = (cleanup, monitor, reaper, process, devices, seccomp, control, events)
+PRELOADED = (cleanup, monitor, reaper, process, devices, old_mounts, seccomp, control, events)
 
 IDLE = 30.0
 _MAX_ADOPTIONS = 3  # of one container, before its crashing monitor is left alone

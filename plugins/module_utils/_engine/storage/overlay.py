@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 from ..errors import KernelError, UsageError
-from ..kernel.syscalls import AT_EMPTY_PATH, MOUNT_ATTR_RDONLY, OPEN_TREE_CLONE, Kernel
+from ..kernel.syscalls import MOUNT_ATTR_RDONLY, Kernel
 
 MAX_LAYERS = 127
 OPTIONS: tuple[tuple[str, str], ...] = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "nofollow"))
@@ -66,11 +66,6 @@ def _open_tree(kernel: Kernel, path: str) -> int:
     fd = os.open(path, _DIRECTORY)
     try:
         return kernel.clone_tree(fd, "", attr_set=MOUNT_ATTR_RDONLY, recursive=False)
-    except OSError as error:
-        if error.errno != 38:
-            raise
-        # Linux before 5.12 has no mount_setattr; overlay makes its lowers read-only itself.
-        return kernel.syscall("open_tree", fd, b"", OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH, what=path)
     finally:
         os.close(fd)
 
@@ -220,18 +215,24 @@ def _lower_fds(kernel: Kernel) -> bool:
 
 
 def _lower_strings(kernel: Kernel) -> bool:
-    """The key is looked up when it is set, so no mount is needed to know: "Unknown parameter" before 6.8."""
+    """The key is looked up when it is set, so no mount is needed to know: "Unknown parameter" from 6.5 to 6.7. Older
+    overlays collect whatever they are given and refuse it when they mount: those take an impossible key, too."""
     try:
         context = kernel.syscall("fsopen", b"overlay", 1)
     except OSError:  # ENODEV: no overlay at all
         return False
     try:
-        kernel.syscall("fsconfig", context, 1, b"lowerdir+", b"/", 0)  # 1: FSCONFIG_SET_STRING
+        return _takes(kernel, context, b"lowerdir+") and not _takes(kernel, context, b"no-such-key")
+    finally:
+        os.close(context)
+
+
+def _takes(kernel: Kernel, context: int, key: bytes) -> bool:
+    try:
+        kernel.syscall("fsconfig", context, 1, key, b"/", 0)  # 1: FSCONFIG_SET_STRING
         return True
     except OSError:
         return False
-    finally:
-        os.close(context)
 
 
 def erofs_files(kernel: Kernel, directory: Optional[str] = None) -> bool:
