@@ -33,7 +33,9 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         bundle = _bundle.current()
         wrap_async = bool(self._task.async_val and not self._connection.has_native_async)
-        if self._task.async_val:
+        if self._from_controller():
+            answer = self._bring_image(bundle, task_vars)
+        elif self._task.async_val:
             # An asynchronous module's answer is read by async_status, not here: see to the engine first.
             ready = self._deliver(bundle, task_vars, only_install=True)
             if ready.get("failed"):
@@ -47,6 +49,29 @@ class ActionModule(ActionBase):
         if not wrap_async:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return {**result, **answer}
+
+    def _from_controller(self) -> bool:
+        args = self._task.args
+        asked = args.get("source") == "controller" and args.get("state", "present") == "present"
+        return asked and self._task.action.rpartition(".")[2] == "image"
+
+    def _bring_image(self, bundle: _bundle.Bundle, task_vars: Any) -> dict[str, Any]:
+        """Tell the target what there is; it takes it from there, unless it lacks layers: then send those."""
+        if self._task.async_val:
+            raise AnsibleActionFail("source: controller cannot be used with async")
+        # Only here: it brings the engine's readers of archives, which no other task needs on the controller.
+        from ansible_collections.wharf.engine.plugins.plugin_utils import _fleet
+
+        args = self._task.args
+        path = self._find_needle("files", str(args.get("path") or ""))
+        with _fleet.Offer(path, str(args.get("name") or "")) as offer:
+            answer = self._deliver(bundle, task_vars, _image_offer=offer.text)
+            wants = (answer.get("error") or {}).get("wants") if answer.get("failed") else None
+            if wants is None:
+                return answer
+            display.vv("wharf.engine: taking %d layers of %s to the target" % (len(wants), args.get("name")))
+            archive = self._send(offer.archive(wants), "wharf-image.tar")
+        return self._deliver(bundle, task_vars, _image_archive=archive)
 
     def _shows_progress(self) -> bool:
         """Not in check mode (nothing is transferred), not when the task is to be silent."""
@@ -83,10 +108,13 @@ class ActionModule(ActionBase):
         return answer
 
     def _transfer(self, bundle: _bundle.Bundle) -> str:
+        return self._send(_bundle.archive(bundle), "wharf-engine.tar.gz")
+
+    def _send(self, path: str, name: str) -> str:
         if self._connection._shell.tmpdir is None:  # pipelining made none
             self._make_tmp_path()
         directory = self._connection._shell.tmpdir
-        target = self._connection._shell.join_path(directory, "wharf-engine.tar.gz")
-        self._transfer_file(_bundle.archive(bundle), target)
+        target = self._connection._shell.join_path(directory, name)
+        self._transfer_file(path, target)
         self._fixup_perms2([directory, target])
         return str(target)

@@ -51,7 +51,7 @@ class EngineModule(AnsibleModule):
 
     def _load_params(self) -> None:
         super()._load_params()
-        names = [name for name in self.params if name.startswith(("_bundle", "_progress"))]
+        names = [name for name in self.params if name.startswith(("_bundle", "_progress", "_image"))]
         self.delivery = {name: self.params.pop(name) for name in names}
 
 
@@ -122,7 +122,8 @@ def _run_engine(module: EngineModule, noun: str, held: Held) -> Dict[str, Any]:
         return {"changed": False}
     entry = load(root, "entry")
     progress = str(module.delivery.get("_progress") or "")
-    result: Dict[str, Any] = entry.dispatch(noun, module.params, bool(module.check_mode), bool(module._diff), progress)
+    params = {**module.params, **{key: value for key, value in module.delivery.items() if key.startswith("_image")}}
+    result: Dict[str, Any] = entry.dispatch(noun, params, bool(module.check_mode), bool(module._diff), progress)
     return result
 
 

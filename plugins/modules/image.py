@@ -42,15 +42,19 @@ options:
     description:
       - Where the image comes from. V(pull) takes it from a registry, V(load) from the image archive or OCI layout at
         O(path), V(import) makes it from the root file system archive at O(path).
+      - With V(controller), from the image archive or OCI layout at O(path) on the controller. The target tells which
+        layers it lacks, and only those are sent, through Ansible's connection; it needs no registry. Not with C(async).
     type: str
-    choices: [pull, load, import]
+    choices: [pull, load, import, controller]
     default: pull
   path:
     description:
-      - For O(source=load), what C(docker save), C(podman save), C(skopeo) or M(wharf.engine.image_export) wrote - a
-        docker-archive or oci-archive, plain or compressed with gzip, bzip2, xz or zstd - or the directory of an OCI
-        layout. The image called O(name) is taken from it, or its only image, which is called O(name) then whatever
-        the archive calls it. When O(name) is another image's name now, RV(actions[].detail) says so in C(replaces).
+      - For O(source=load) and O(source=controller), what C(docker save), C(podman save), C(skopeo) or
+        M(wharf.engine.image_export) wrote - a docker-archive or oci-archive, plain or compressed with gzip, bzip2, xz
+        or zstd - or the directory of an OCI layout. The image called O(name) is taken from it, or its only image,
+        which is called O(name) then whatever the archive calls it. When O(name) is another image's name now,
+        RV(actions[].detail) says so in C(replaces).
+      - For O(source=controller), a relative path is looked for as that of M(ansible.builtin.copy) is.
       - For O(source=import), a tar archive of a root file system on the target, plain or compressed with gzip,
         bzip2 or xz.
       - The same archive with the same O(changes) always gives the same image ID, so importing it again changes
@@ -115,6 +119,12 @@ EXAMPLES = r"""
     name: shop:2.1
     source: load
     path: /srv/images/shop.tar.gz
+
+- name: Bring an image to hosts that reach no registry
+  wharf.engine.image:
+    name: shop:2.1
+    source: controller
+    path: images/shop
 
 - name: Remove an image
   wharf.engine.image:
@@ -224,7 +234,11 @@ def main() -> None:
         "image",
         image.IMAGE,
         image.TRANSPORT,
-        required_if=[("source", "import", ("path",)), ("source", "load", ("path",))],
+        required_if=[
+            ("source", "import", ("path",)),
+            ("source", "load", ("path",)),
+            ("source", "controller", ("path",)),
+        ],
     )
 
 

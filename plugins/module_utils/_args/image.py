@@ -16,7 +16,7 @@ TRANSPORT: Table = {
 IMAGE: Table = {
     "name": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["absent", "present"], "default": "present"},
-    "source": {"type": "str", "choices": ["pull", "load", "import"], "default": "pull"},
+    "source": {"type": "str", "choices": ["pull", "load", "import", "controller"], "default": "pull"},
     "path": {"type": "path"},
     "pull": {"type": "str", "choices": ["always", "missing"], "default": "missing"},
     "platform": {"type": "str"},

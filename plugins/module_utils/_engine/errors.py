@@ -160,3 +160,10 @@ class Interrupted(WharfError):
     """An internal process (spawner, monitor, resolver) died during the request."""
 
     kind = "interrupted"
+
+
+class LayersWanted(WharfError):
+    """An image is on the controller, and the target lacks some of its layers: ``details["wants"]`` names them. Not a
+    failure but an answer, to the action plugin, which brings them."""
+
+    kind = "layers_wanted"

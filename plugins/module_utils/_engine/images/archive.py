@@ -110,24 +110,19 @@ def open_source(path: str, tmp: str) -> Source:
 
 
 class LayoutSource(Source):
-    """Members are files below the directory; no symlink is followed (a layout has none), so none leads out of it."""
+    """Members are files below the directory; no symlink is followed (a layout has none), so none leads out of it. No
+    ``openat2`` here: this also runs on controllers, whatever their system is."""
 
     def __init__(self, path: str, fd: int) -> None:
-        from ..kernel.syscalls import Kernel
-
         self.path = path
         self._fd = fd
-        self._kernel = Kernel()
         self._open: dict[str, Span] = {}
 
     def find(self, name: str) -> Optional[Span]:
-        from ..kernel.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS
-
         if name in self._open:
             return self._open[name]
-        flags = os.O_RDONLY | os.O_NONBLOCK
         try:
-            fd = self._kernel.openat2(self._fd, name, flags, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+            fd = self._descend(name)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -138,6 +133,21 @@ class LayoutSource(Source):
             refuse(self.path, "%s is not a file" % name[:200])
         self._open[name] = Span(fd, 0, info.st_size)
         return self._open[name]
+
+    def _descend(self, name: str) -> int:
+        *directories, last = name.split("/")
+        if any(part in ("", ".", "..") for part in (*directories, last)):
+            refuse(self.path, "the name %r leads out of it" % name[:200])
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        here = os.dup(self._fd)
+        try:
+            for part in directories:
+                below = os.open(part, flags | os.O_DIRECTORY, dir_fd=here)
+                os.close(here)
+                here = below
+            return os.open(last, flags | os.O_NONBLOCK, dir_fd=here)
+        finally:
+            os.close(here)
 
     def close(self) -> None:
         for span in self._open.values():
@@ -273,8 +283,10 @@ def _unpack(path: str, fd: int, kind: str, out: int) -> None:
 def _nameless(tmp: str) -> int:
     """A file without a name: it goes with its descriptor, whatever happens."""
     try:
+        if not hasattr(os, "O_TMPFILE"):
+            raise OSError
         return os.open(tmp, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError:  # a file system without such files
+    except OSError:  # a file system (or system) without such files
         name = "%s/load-%s" % (tmp, os.urandom(8).hex())
         try:
             fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

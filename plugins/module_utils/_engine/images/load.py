@@ -48,18 +48,32 @@ class Found:
 def find(store: Store, path: str, name: Reference, platform: Union[str, Platform, None] = None) -> Found:
     """Open ``path`` and choose: reads headers and documents, no layer. Raises as ``candidates``, and ``NotFound`` when
     the image is for another platform than was asked for."""
+    return choose(archive.open_source(path, store.paths.tmp), name, platform)
+
+
+def choose(source: Source, name: Reference, platform: Union[str, Platform, None] = None) -> Found:
+    """As ``find``; the source is closed when this raises."""
     from . import resolve
 
-    wanted, asked = resolve.wanted_platform(platform)
-    source = archive.open_source(path, store.paths.tmp)
     try:
+        wanted, asked = resolve.wanted_platform(platform)
         found = Found(source, candidates.choose(source, candidates.survey(source, wanted), name))
         if asked:
-            resolve.check_platform(found.config, wanted, True, "%s in %s" % (found.candidate.shown(), path))
+            what = "%s in %s" % (found.candidate.shown(), source.path)
+            resolve.check_platform(found.config, wanted, True, what)
         return found
     except BaseException:
         source.close()
         raise
+
+
+def missing(store: Store, found: Found) -> list[str]:
+    """Members of the source that ``load`` would read: layers that are not here."""
+    if store.images.get(found.candidate.id) is not None:
+        return []
+    chains = configs.chain_ids(found.config["rootfs"]["diff_ids"])
+    parts = zip(chains, found.candidate.parts)
+    return [part.member for chain, part in parts if store.layers.get(chain) is None]
 
 
 def load(store: Store, kernel: Kernel, found: Found, name: Reference) -> ImageRecord:

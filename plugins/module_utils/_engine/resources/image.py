@@ -48,7 +48,7 @@ def run(task: Task) -> dict[str, Any]:
 
 
 def _present(source: str) -> Callable[[Task, Plan, str, Optional[ImageRecord]], Optional[ImageRecord]]:
-    if source == "load":
+    if source in ("load", "controller"):
         from .image_load import present
 
         return present

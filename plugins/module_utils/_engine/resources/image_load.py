@@ -1,13 +1,14 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""``source: load`` of the image module: an image out of an archive or OCI layout on the target."""
+"""``source: load`` and ``source: controller`` of the image module: an image out of an archive or OCI layout, on the
+target or on the controller."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..errors import UsageError
+from ..errors import LayersWanted, UsageError
 from ..reconcile.plan import Operation, Plan
 from .task import Task
 
@@ -21,10 +22,8 @@ def present(task: Task, plan: Plan, name: str, before: Optional[ImageRecord]) ->
     """The archive says by its config's digest which image it holds: the same one under ``name`` is no change."""
     from ..images import load, reference
 
-    if not task.params.get("path"):
-        raise UsageError("path is required for source=load", step="validate", path="path")
     parsed = reference.parse(name)
-    with load.find(task.store, task.params["path"], parsed, task.params.get("platform")) as found:
+    with _found(task, parsed) as found:
         image_id = found.candidate.id
         if before is not None and before.id == image_id:
             return before
@@ -32,15 +31,48 @@ def present(task: Task, plan: Plan, name: str, before: Optional[ImageRecord]) ->
         plan.add(_operation(task, found, parsed, before, made))
         if task.check_mode:
             return None
+        if task.params["source"] == "controller" and not task.params.get("_image_archive"):
+            _want(load.missing(task.store, found), parsed)
         plan.apply()
     task.store.events.add("image", "load", image_id, {"name": name})
     return made[0]
 
 
+def _found(task: Task, name: Reference) -> Found:
+    """``_image_offer`` and ``_image_archive`` come from the action plugin: what the controller has, and the archive it
+    sent of what was missing."""
+    from ..images import load
+
+    params = task.params
+    if params["source"] == "controller" and not params.get("_image_archive"):
+        if not params.get("_image_offer"):
+            raise UsageError(
+                "source=controller needs the collection's action plugin, which looks at the controller",
+                step="validate",
+                path="source",
+            )
+        from ..images.offer import OfferSource
+
+        return load.choose(OfferSource(params["_image_offer"]), name, params.get("platform"))
+    path = params.get("_image_archive") or params.get("path")
+    if not path:
+        raise UsageError("path is required for source=%s" % params["source"], step="validate", path="path")
+    return load.find(task.store, path, name, params.get("platform"))
+
+
+def _want(members: list[str], name: Reference) -> None:
+    if members:
+        raise LayersWanted(
+            "The target lacks %d layers of %s" % (len(members), name.familiar()),
+            step="load",
+            subject="image %s" % name.familiar(),
+            details={"wants": members},
+        )
+
+
 def _operation(
     task: Task, found: Found, name: Reference, before: Optional[ImageRecord], made: list[ImageRecord]
 ) -> Operation:
-    from ..images import config as configs
     from ..images import load
 
     def execute() -> None:
@@ -48,10 +80,12 @@ def _operation(
             made.append(load.load(task.store, task.kernel, found, name))
 
     candidate = found.candidate
-    detail: dict[str, Any] = {"image": candidate.id, "archive_names": [*candidate.names, *candidate.tags]}
-    chains = configs.chain_ids(found.config["rootfs"]["diff_ids"])
-    detail["layers"] = len(chains)
-    detail["layers_missing"] = sum(task.store.layers.get(chain) is None for chain in chains)
+    detail: dict[str, Any] = {
+        "image": candidate.id,
+        "archive_names": [*candidate.names, *candidate.tags],
+        "layers": len(candidate.parts),
+        "layers_missing": len(load.missing(task.store, found)),
+    }
     why = "missing"
     if before is not None:
         detail["replaces"] = before.id
