@@ -35,10 +35,9 @@ options:
   author:
     description: Who made the image, such as V(Ada <ada@example.com>).
     type: str
-  message:
-    description: What the image's history says about it.
+  comment:
+    description: What the image's history says about it, C(docker commit)'s message.
     type: str
-    aliases: [comment]
   changes:
     description:
       - Changes to the configuration as Dockerfile instructions. C(CMD), C(ENTRYPOINT), C(ENV), C(EXPOSE),
@@ -63,7 +62,7 @@ EXAMPLES = r"""
     container: web
     name: web:patched
     author: Ada <ada@example.com>
-    message: with the vendor's patch
+    comment: with the vendor's patch
     changes:
       - CMD ["nginx", "-g", "daemon off;"]
       - ENV PATCHED=1

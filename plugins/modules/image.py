@@ -54,7 +54,8 @@ options:
         or zstd - or the directory of an OCI layout. The image called O(name) is taken from it, or its only image,
         which is called O(name) then whatever the archive calls it. When O(name) is another image's name now,
         RV(actions[].detail) says so in C(replaces).
-      - For O(source=controller), a relative path is looked for as that of M(ansible.builtin.copy) is.
+      - For O(source=controller), a relative path is looked for where the C(copy) module looks for its C(src), in C(files)
+        of the role or beside the playbook.
       - For O(source=import), a tar archive of a root file system on the target, plain or compressed with gzip,
         bzip2 or xz.
       - The same archive with the same O(changes) always gives the same image ID, so importing it again changes
@@ -77,6 +78,14 @@ options:
     description:
       - Platform of the image, such as V(linux/arm64/v8). The target's own, unless given.
     type: str
+  tags:
+    description:
+      - Further references to the image, such as V(registry.example.com/shop:1.2). Each is a full reference, with the
+        same defaults as O(name).
+      - The list is complete. A reference that was in it the last time and is not any more is removed, unless it names
+        another image by now. With O(state=absent) they are removed together with O(name).
+    type: list
+    elements: str
   force:
     description:
       - With O(state=absent), remove the image even if it has other references or a container uses it. Such a
@@ -125,6 +134,14 @@ EXAMPLES = r"""
     name: shop:2.1
     source: controller
     path: images/shop
+
+- name: Give an image the name under which it is pushed
+  wharf.engine.image:
+    name: base:latest
+    source: import
+    path: /srv/rootfs.tar
+    tags:
+      - registry.example.com/base:latest
 
 - name: Remove an image
   wharf.engine.image:

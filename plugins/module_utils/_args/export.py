@@ -26,7 +26,7 @@ CONTAINER_COMMIT: Table = {
     "container": {"type": "str", "required": True},
     "name": {"type": "str", "required": True},
     "author": {"type": "str"},
-    "message": {"type": "str", "aliases": ["comment"]},
+    "comment": {"type": "str"},
     "changes": {"type": "list", "elements": "str"},
     "pause": {"type": "bool", "default": True},
 }

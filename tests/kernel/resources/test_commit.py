@@ -92,14 +92,14 @@ def test_a_second_container_with_the_same_files_makes_the_same_layer(stopped: En
 
 def test_a_commit_of_nothing_adds_no_layer_only_history(stopped: Engine) -> None:
     base = stopped.run("image_info", name=["bb:1"])["images"][0]
-    image = commit(stopped, "web", "web:same", message="nothing")["image"]
+    image = commit(stopped, "web", "web:same", comment="nothing")["image"]
     assert image["RootFS"] == base["RootFS"] and image["Comment"] == "nothing"
-    assert image["Id"] != base["Id"] and not commit(stopped, "web", "web:same", message="nothing")["changed"]
+    assert image["Id"] != base["Id"] and not commit(stopped, "web", "web:same", comment="nothing")["changed"]
 
 
 def test_the_configuration_is_the_containers_with_the_changes_over_it(stopped: Engine) -> None:
     image = commit(
-        stopped, "web", "web:1", author="Ada", message="why",
+        stopped, "web", "web:1", author="Ada", comment="why",
         changes=["ENTRYPOINT [\"/bin/echo\"]", "ENV B=2", "LABEL l=1", "EXPOSE 80", "WORKDIR /srv"],
     )["image"]  # fmt: skip
     config = image["Config"]

@@ -36,7 +36,10 @@ def run(task: Task) -> dict[str, Any]:
     made: list[ImageRecord] = []
     why = _why(task, before, image, record, wish)
     if why:
-        execute = lambda: made.append(_commit(task, record, image, wish, name.canonical()))  # noqa: E731
+
+        def execute() -> None:
+            made.append(_commit(task, record, image, wish, name.canonical()))
+
         detail = {"container": record.name, **({"replaces": before.id} if before else {})}
         plan.add(Operation("commit", "image", name.canonical(), execute, why=why, detail=detail))
     if plan.changed and not task.check_mode:
@@ -80,7 +83,7 @@ def _wish(task: Task, record: ContainerRecord, image: ImageRecord) -> Wish:
     return commit.Wish(
         commit.new_config(config, task.params.get("changes") or []),
         task.params.get("author") or "",
-        task.params.get("message") or "",
+        task.params.get("comment") or "",
         " ".join(command),
     )
 
