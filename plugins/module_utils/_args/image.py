@@ -22,6 +22,7 @@ IMAGE: Table = {
     "platform": {"type": "str"},
     "force": {"type": "bool", "default": False},
     "changes": {"type": "list", "elements": "str"},
+    "tags": {"type": "list", "elements": "str"},
 }
 
 IMAGE_PUSH: Table = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ..errors import InUse, UsageError
 from ..reconcile.plan import Operation, Plan
-from . import image_choice
+from . import image_choice, image_tags
 from .task import Task, query
 
 if TYPE_CHECKING:
@@ -26,13 +26,14 @@ def run(task: Task) -> dict[str, Any]:
     plan = Plan()
     before = image_choice.find(task, params["name"])
     plan.before = _shown(before)
-    plan.after = plan.before
+    plan.after = dict(plan.before)
     result: dict[str, Any] = {}
     if params["state"] == "absent":
         with task.store.lock("image", name, shared=task.check_mode):
             _plan_absent(task, plan, name, before)
             if not task.check_mode:
                 plan.apply()
+                task.store.images.ask_tags(name, [])
         after = None if plan.changed else before
         plan.after = _shown(after)
     else:
@@ -40,8 +41,10 @@ def run(task: Task) -> dict[str, Any]:
             raise UsageError(
                 "name: %s is an image ID, and only a reference can be pulled, loaded or imported" % name, path="name"
             )
+        image_tags.asked(task, name)  # what is wrong with them is told before anything is done
         after = _present(params["source"])(task, plan, name, before)
         plan.after = _shown(after) if after else {"present": True}
+        image_tags.apply(task, plan, name, before, after)
     result = plan.result()
     result["image"] = inspect(task, after) if after else None
     return result
@@ -121,8 +124,9 @@ def _plan_absent(task: Task, plan: Plan, name: str, record: Optional[ImageRecord
     """Docker's rules: a name is untagged; the image goes with its last name, unless a container needs it."""
     if record is None:
         return
-    names = task.store.images.references(record.id)
     by_id = image_choice.is_id(name)
+    along = [] if by_id else image_tags.of_removed(task, name, record)
+    names = [one for one in task.store.images.references(record.id) if one not in along]
     users = task.store.images.users(record.id)
     short = record.id.partition(":")[2][:12]
     last = by_id or names in ([], [name])
@@ -142,6 +146,9 @@ def _plan_absent(task: Task, plan: Plan, name: str, record: Optional[ImageRecord
             subject="image %s" % short,
             hint="use force: true, or remove the names one by one: %s" % ", ".join(names),
         )
+
+    for tag in along:
+        plan.add(image_tags.untag(task, tag, record, "not wanted"))
 
     def execute() -> None:
         if last:

@@ -154,6 +154,19 @@ class Images:
         """Forget the reference; the image stays. False if there was none."""
         return self._db.changed("DELETE FROM refs WHERE reference = ?", (reference,)) > 0
 
+    def asked_tags(self, reference: str) -> List[str]:
+        """The further references that the task about ``reference`` asked for last."""
+        return [row[0] for row in self._db.execute("SELECT tag FROM asked_tags WHERE reference = ?", (reference,))]
+
+    def ask_tags(self, reference: str, tags: Sequence[str]) -> None:
+        """Remember them, instead of those before. Points nothing anywhere."""
+        if sorted(tags) == sorted(self.asked_tags(reference)):
+            return
+        with self._db.transaction():
+            self._db.execute("DELETE FROM asked_tags WHERE reference = ?", (reference,))
+            for tag in tags:
+                self._db.execute("INSERT OR IGNORE INTO asked_tags VALUES (?, ?)", (reference, tag))
+
     def drop_repo_digest(self, repo_digest: str, image_id: str) -> bool:
         sql = "DELETE FROM repo_digests WHERE repo_digest = ? AND image_id = ?"
         return self._db.changed(sql, (repo_digest, image_id)) > 0

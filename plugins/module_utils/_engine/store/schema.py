@@ -56,4 +56,10 @@ _BASE = (
     "CREATE INDEX events_time ON events(time)",
 )
 
-MIGRATIONS: list[Sequence[str]] = [_BASE]
+# What an image task asked for as further references, by the reference it is about. No foreign keys: a wish outlives
+# the image that fulfilled it.
+_ASKED_TAGS = (
+    "CREATE TABLE asked_tags (reference TEXT NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (reference, tag)) WITHOUT ROWID",
+)
+
+MIGRATIONS: list[Sequence[str]] = [_BASE, _ASKED_TAGS]
