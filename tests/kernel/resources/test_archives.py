@@ -470,3 +470,15 @@ def test_a_damaged_layer_never_leaves_the_host(bare: Engine, tmp_path: Path, mon
     with pytest.raises(IntegrityError, match="damaged on disk"):
         bare.run("image_export", names=["x:1"], path=str(tmp_path / "out.tar"))
     assert not os.path.exists(tmp_path / "out.tar")
+
+
+def test_a_layer_whose_blob_another_image_brought_can_be_exported(
+    bare: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHARF_LAYER_FORM", "tree")
+    load(bare, "one:1", build_image([BASE]).write_layout(str(tmp_path / "a"), "1"))
+    two = build_image([BASE, UPPER], compress=False)
+    load(bare, "two:1", two.write_layout(str(tmp_path / "b"), "1"))
+    bare.run("image", name="one:1", state="absent")
+    bare.run("image_export", names=["two:1"], path=str(tmp_path / "two.tar"))
+    assert sum(name.startswith("blobs/sha256/") for name in read(tmp_path / "two.tar")) == 4

@@ -108,16 +108,19 @@ def _length(fd: int, layer: LayerRef) -> int:
 def _from_blob(store: Store, layer: LayerRef, write: Callable[[bytes], Any]) -> None:
     from .unpack import unpack
 
-    if not layer.blob_digest or not store.blobs.has(layer.blob_digest):
+    # The image may have been pulled when the layer was here: then another image has the blob it came in.
+    digests = [layer.blob_digest, *(one.blob_digest for one in store.images.layer_blobs(layer.diff_id))]
+    digest = next((one for one in digests if one and store.blobs.has(one)), "")
+    if not digest:
         raise Unsupported(
             "Layer %s was extracted, and neither its archive nor its blob was kept" % layer.diff_id,
             step="read_layer",
             subject=layer.diff_id,
             hint="Pull, load or import the image again.",
         )
-    fd = store.blobs.open(layer.blob_digest)
+    fd = store.blobs.open(digest)
     try:
-        unpack(fd, write, subject="Layer %s" % layer.blob_digest)
+        unpack(fd, write, subject="Layer %s" % digest)
     finally:
         os.close(fd)
 
