@@ -8,6 +8,7 @@ The archive is the same whenever it is made from the same busybox, so that impor
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import sys
@@ -31,6 +32,8 @@ APPLETS = (
 )
 DIRECTORIES = ("bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "var", "www")
 FILES = {"etc/passwd": "root:x:0:0:root:/root:/bin/sh\n", "etc/group": "root:x:0:\n"}
+# Before glibc 2.34 even a static program loads these when it looks up a name.
+LIBRARIES = ("ld-linux-*.so.*", "libc.so.6", "libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2")
 
 
 def main(busybox: str, archive: str) -> None:
@@ -44,7 +47,17 @@ def main(busybox: str, archive: str) -> None:
             add(tar, "bin/" + name, type=tarfile.SYMTYPE, linkname="busybox", mode=0o777)
         for name, text in FILES.items():
             add(tar, name, text.encode(), mode=0o644)
+        for path in libraries():
+            with open(path, "rb") as stream:
+                add(tar, "lib/" + os.path.basename(path), stream.read(), mode=0o755)
     os.rename(archive + ".new", archive)
+
+
+def libraries() -> list[str]:
+    _name, _space, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    if not version or tuple(int(part) for part in version.split(".")) >= (2, 34):
+        return []
+    return sorted(path for name in LIBRARIES for path in glob.glob("/lib/*-linux-gnu/" + name))
 
 
 def add(tar: tarfile.TarFile, name: str, content: bytes = b"", **fields: object) -> None:

@@ -268,12 +268,12 @@ def _empty_erofs() -> bytes:
 
 def probe(kernel: Kernel, directory: Optional[str] = None) -> dict[str, Any]:
     """``{"overlay", "overlay_mode" ("fd", "string", "legacy", or None), "erofs_files"}`` for ``host_info``."""
+    mode = _best_mode(kernel)  # first: asking for it makes the kernel load the module
     try:
         with open("/proc/filesystems", encoding="ascii") as file:
             overlay = any(line.split()[-1] == "overlay" for line in file)
     except OSError:
         overlay = False
-    mode = _best_mode(kernel)
     overlay = overlay or mode != "legacy"
     return {
         "overlay": overlay,
