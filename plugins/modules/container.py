@@ -88,6 +88,30 @@ options:
       - How many seconds O(state=healthy) waits. The task fails after that.
     type: float
     default: 300
+  paused:
+    description:
+      - Whether all its processes stand still. Without it, a container that is paused stays so.
+    type: bool
+  detach:
+    description:
+      - With V(false), a task that starts the container waits for its end, returns its output in RV(container) and
+        its exit code in RV(status), and fails when that is not 0.
+    type: bool
+    default: true
+  cleanup:
+    description:
+      - With O(detach=false), remove the container after its end.
+    type: bool
+    default: false
+  output_logs:
+    description:
+      - Accepted for playbooks that have it. With O(detach=false) the output is returned either way.
+    type: bool
+    default: false
+  removal_wait_timeout:
+    description:
+      - Accepted for playbooks that have it. A container is removed when the task that removes it returns.
+    type: float
   stop_timeout:
     description:
       - How many seconds a container has to stop after the stop signal before it is killed. V(-1) waits as long as it
@@ -212,27 +236,47 @@ options:
   dns_servers:
     description:
       - DNS servers to use instead of those of the host.
-      - Changing it replaces the container.
+      - Changed on the running container.
     type: list
     elements: str
   dns_opts:
     description:
       - Options for C(resolv.conf).
-      - Changing it replaces the container.
+      - Changed on the running container.
     type: list
     elements: str
   dns_search_domains:
     description:
       - Search domains for C(resolv.conf).
-      - Changing it replaces the container.
+      - Changed on the running container.
     type: list
     elements: str
   etc_hosts:
     description:
       - More names for C(/etc/hosts), each with its address. The address V(host-gateway) is the host as the container
         sees it.
-      - Changing it replaces the container.
+      - Changed on the running container.
     type: dict
+  links:
+    description:
+      - Other containers on the same network that this one finds by another name, each as C(CONTAINER[:ALIAS]). On
+        networks other than the default one all containers find each other by name without it.
+      - Changed on the running container.
+    type: list
+    elements: str
+  mac_address:
+    description:
+      - The MAC address of its interface in the first network. The same as O(networks[].mac_address) there.
+    type: str
+  publish_all_ports:
+    description:
+      - Publish every exposed port of image and task on a free port of the host.
+      - Changed on the running container.
+    type: bool
+  default_host_ip:
+    description:
+      - Address that O(published_ports) without one are published on. All addresses, unless given.
+    type: str
   volumes:
     description:
       - Mounts in short form, each as C([SOURCE:]TARGET[:FLAGS]). A source that begins with C(/) is a directory or
@@ -291,6 +335,50 @@ options:
       - Changed as O(volumes) are.
     type: list
     elements: str
+  volumes_from:
+    description:
+      - Containers whose volumes and binds this one gets at the same targets, each as C(NAME[:ro]). What the task
+        mounts there itself comes first.
+      - Changed as O(volumes) are.
+    type: list
+    elements: str
+  volume_driver:
+    description:
+      - There is one, V(local). Anything else is refused.
+    type: str
+  secrets:
+    description:
+      - Files on a small read-only memory file system at C(/run/secrets), for what belongs neither in the
+        environment nor in the image. Their content appears in no log, diff, inspection or database; on the target
+          it is kept in a file that
+        only root can read, so that the container can be started again.
+      - Changing it replaces the container.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the secret, and of the file.
+        type: str
+        required: true
+      content:
+        description: What is in the file. One of O(secrets[].content) and O(secrets[].source) is needed.
+        type: str
+      source:
+        description: A file on the target to take the content from.
+        type: path
+      target:
+        description: Path in the container, below C(/run/secrets). C(/run/secrets/NAME), unless given.
+        type: str
+      mode:
+        description: File mode in octal, quoted.
+        type: str
+        default: "0400"
+      uid:
+        description: Owner of the file by number. The container's user, unless given.
+        type: int
+      gid:
+        description: Group of the file by number. That of the container's user, unless given.
+        type: int
   read_only:
     description:
       - Make the root file system read-only.
@@ -304,6 +392,13 @@ options:
   devices:
     description:
       - Devices of the host, each as C(HOST[:CONTAINER[:PERMISSIONS]]) with permissions of V(r), V(w), V(m).
+      - Changing it replaces the container.
+    type: list
+    elements: str
+  device_cgroup_rules:
+    description:
+      - Rules for devices that the container may make and use, each as C(TYPE MAJOR:MINOR ACCESS), such as V(c 42:*
+        rwm).
       - Changing it replaces the container.
     type: list
     elements: str
@@ -348,6 +443,97 @@ options:
       - Largest number of processes and threads. V(-1) is unlimited.
       - Changed on the running container.
     type: int
+  cpu_period:
+    description:
+      - Length in microseconds of the period that O(cpu_quota) counts for, 1000 to 1000000. O(cpus) says both at once.
+      - Changed on the running container.
+    type: int
+  cpu_quota:
+    description:
+      - Microseconds of processor time in each O(cpu_period), which is 100000 unless given.
+      - Changed on the running container.
+    type: int
+  blkio_weight:
+    description:
+      - Weight against other containers when a disk is busy, 10 to 1000. It has an effect where the kernel has a
+        scheduler that weighs.
+      - Changed on the running container.
+    type: int
+  device_read_bps:
+    description:
+      - Largest rate at which the container may read from a device of the host.
+      - Changed on the running container.
+    type: list
+    elements: dict
+    suboptions:
+      path:
+        description: The block device on the target.
+        type: str
+        required: true
+      rate:
+        description: Bytes a second, such as V(1m).
+        type: str
+        required: true
+  device_write_bps:
+    description:
+      - Largest rate at which the container may write to a device of the host.
+      - Changed on the running container.
+    type: list
+    elements: dict
+    suboptions:
+      path:
+        description: The block device on the target.
+        type: str
+        required: true
+      rate:
+        description: Bytes a second, such as V(1m).
+        type: str
+        required: true
+  device_read_iops:
+    description:
+      - Largest rate at which the container may read from a device of the host.
+      - Changed on the running container.
+    type: list
+    elements: dict
+    suboptions:
+      path:
+        description: The block device on the target.
+        type: str
+        required: true
+      rate:
+        description: Operations a second.
+        type: int
+        required: true
+  device_write_iops:
+    description:
+      - Largest rate at which the container may write to a device of the host.
+      - Changed on the running container.
+    type: list
+    elements: dict
+    suboptions:
+      path:
+        description: The block device on the target.
+        type: str
+        required: true
+      rate:
+        description: Operations a second.
+        type: int
+        required: true
+  memory_swappiness:
+    description:
+      - How willingly the kernel swaps the container's memory out, 0 to 100. On targets with cgroup v1 only.
+      - Changed on the running container.
+    type: int
+  kernel_memory:
+    description:
+      - Refused. Linux has had no limit for kernel memory alone since 5.16, and O(memory) counts it.
+    type: str
+  oom_killer:
+    description:
+      - V(true) disables the kernel's killer for the container, which then stands still when O(memory) is used up.
+        The name and its meaning are those of C(docker_container). On targets with cgroup v1 only.
+      - Changed on the running container.
+    type: bool
   oom_score_adj:
     description:
       - How willingly the kernel kills it when memory is out, -1000 to 1000.
@@ -381,7 +567,8 @@ options:
   ulimits:
     description:
       - Resource limits of its processes, each as C(NAME:SOFT[:HARD]).
-      - Changing it replaces the container.
+      - Changed on the running container, on all its processes. Where the engine lacks C(CAP_SYS_RESOURCE), raising a
+        hard limit replaces the container.
     type: list
     elements: str
   sysctls:
@@ -389,6 +576,67 @@ options:
       - Kernel settings of its own namespaces. Settings of the whole host are refused.
       - Changing it replaces the container.
     type: dict
+  umask:
+    description:
+      - File mode bits that its processes take away from new files, in octal, quoted. V("0022"), unless given.
+      - Changing it replaces the container.
+    type: str
+  timezone:
+    description:
+      - Name of a time zone that the target knows, such as V(Europe/Berlin), or V(local) for that of the target. It
+        becomes C(/etc/localtime) in the container.
+      - Changing it replaces the container.
+    type: str
+  cgroup_parent:
+    description:
+      - Path of the cgroup to put the container's below. The engine's own, unless given.
+      - Changing it replaces the container.
+    type: str
+  cgroupns_mode:
+    description:
+      - Whether it sees the cgroups of the target, V(host), or its own only, V(private), which is what it does
+        unless given.
+      - Changing it replaces the container.
+    type: str
+    choices: [host, private]
+  ipc_mode:
+    description:
+      - V(private) or V(shareable), its own shared memory and queues, which is what it has unless given. V(none),
+        the same without C(/dev/shm). V(host), those of the target. V(container:NAME), those of another container.
+      - Changing it replaces the container.
+    type: str
+  pid_mode:
+    description:
+      - V(host) shows it the processes of the target, V(container:NAME) those of another container.
+      - Changing it replaces the container.
+    type: str
+  uts:
+    description:
+      - V(host) gives it the host name of the target.
+      - Changing it replaces the container.
+    type: str
+  userns_mode:
+    description:
+      - V(host), which is what it has unless given. Anything else is refused until there are user namespaces.
+    type: str
+  runtime:
+    description:
+      - Refused. The engine is its own runtime.
+    type: str
+  storage_opts:
+    description:
+      - Refused. The root file system has no quota of its own yet.
+    type: dict
+  platform:
+    description:
+      - Which of an image's platforms is meant, as C(OS[/ARCHITECTURE[/VARIANT]]). That of the target, unless given.
+      - The container is replaced when this means another image.
+    type: str
+  auto_remove:
+    description:
+      - Remove the container and its anonymous volumes when it has ended. Not together with O(restart_policy).
+      - Changed on the running container.
+    type: bool
   restart_policy:
     description:
       - When the container is started again after it ended. V(always) and V(unless-stopped) also start it after a
@@ -518,6 +766,11 @@ container:
         shop: {IPAddress: 172.18.0.2}
       Ports:
         80/tcp: [{HostIp: 0.0.0.0, HostPort: "8080"}]
+status:
+  description: Exit code of the container.
+  returned: with O(detach=false), when the task started the container
+  type: int
+  sample: 0
 actions:
   description:
     - What was done, or in check mode what would be done, in this order.
@@ -528,7 +781,7 @@ actions:
     how:
       description:
         - How the difference is made good. V(create), V(remove), V(replace), V(live) (the existing object is changed),
-          V(start), V(stop), V(pull), V(import), V(untag) or V(disconnect).
+          V(start), V(stop), V(pause), V(unpause), V(pull), V(import), V(untag) or V(disconnect).
       type: str
       sample: live
     kind:

@@ -16,7 +16,7 @@ Table = Dict[str, Option]
 #   key:     for compare=named, the field that identifies an entry
 #   normal:  the function of _engine/reconcile/values.py that brings a value (an element, for lists) to canonical form
 #   into:    the canonical option this one is folded into (volumes, mounts and tmpfs all become mounts)
-OURS = ("compare", "change", "key", "normal", "into")
+OURS = ("compare", "change", "key", "normal", "into", "zero")
 
 COMMON: Table = {
     "state_dir": {"type": "path", "default": "/var/lib/wharf"},

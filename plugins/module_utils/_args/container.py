@@ -41,6 +41,26 @@ NETWORK: Table = {
     "mac_address": {"type": "str"},
 }
 
+RATE_SIZE: Table = {
+    "path": {"type": "str", "required": True},
+    "rate": {"type": "str", "required": True},
+}
+
+RATE_COUNT: Table = {
+    "path": {"type": "str", "required": True},
+    "rate": {"type": "int", "required": True},
+}
+
+SECRET: Table = {
+    "name": {"type": "str", "required": True},
+    "content": {"type": "str", "no_log": True},
+    "source": {"type": "path"},
+    "target": {"type": "str"},
+    "mode": {"type": "str", "default": "0400"},
+    "uid": {"type": "int"},
+    "gid": {"type": "int"},
+}
+
 # What the container is. An option left out of a task that names an image is an option not wanted (law 1).
 CONFIG: Table = {
     "image": {"type": "str", "compare": "ignore", "change": "replace"},  # compared by image ID, in resources/container
@@ -83,10 +103,10 @@ CONFIG: Table = {
         "compare": "set",
         "change": "live",
     },
-    "dns_servers": {"type": "list", "elements": "str", "compare": "list", "change": "replace"},
-    "dns_opts": {"type": "list", "elements": "str", "compare": "list", "change": "replace"},
-    "dns_search_domains": {"type": "list", "elements": "str", "compare": "list", "change": "replace"},
-    "etc_hosts": {"normal": "strings", "type": "dict", "compare": "dict", "change": "replace"},
+    "dns_servers": {"type": "list", "elements": "str", "compare": "list", "change": "live"},
+    "dns_opts": {"type": "list", "elements": "str", "compare": "list", "change": "live"},
+    "dns_search_domains": {"type": "list", "elements": "str", "compare": "list", "change": "live"},
+    "etc_hosts": {"normal": "strings", "type": "dict", "compare": "dict", "change": "live"},
     "volumes": {
         "normal": "volume_mount",
         "into": "mounts",
@@ -123,12 +143,102 @@ CONFIG: Table = {
     "cpuset_cpus": {"normal": "cpuset", "type": "str", "compare": "scalar", "change": "live"},
     "cpuset_mems": {"normal": "cpuset", "type": "str", "compare": "scalar", "change": "live"},
     "pids_limit": {"type": "int", "compare": "scalar", "change": "live"},
+    "cpu_period": {"type": "int", "compare": "scalar", "change": "live"},
+    "cpu_quota": {"type": "int", "compare": "scalar", "change": "live"},
+    "blkio_weight": {"type": "int", "compare": "scalar", "change": "live"},
+    "device_read_bps": {
+        "normal": "rate_size",
+        "type": "list",
+        "elements": "dict",
+        "options": RATE_SIZE,
+        "compare": "named",
+        "key": "path",
+        "change": "live",
+    },
+    "device_write_bps": {
+        "normal": "rate_size",
+        "type": "list",
+        "elements": "dict",
+        "options": RATE_SIZE,
+        "compare": "named",
+        "key": "path",
+        "change": "live",
+    },
+    "device_read_iops": {
+        "normal": "rate_count",
+        "type": "list",
+        "elements": "dict",
+        "options": RATE_COUNT,
+        "compare": "named",
+        "key": "path",
+        "change": "live",
+    },
+    "device_write_iops": {
+        "normal": "rate_count",
+        "type": "list",
+        "elements": "dict",
+        "options": RATE_COUNT,
+        "compare": "named",
+        "key": "path",
+        "change": "live",
+    },
+    "memory_swappiness": {"type": "int", "compare": "scalar", "change": "live", "zero": True},
+    "oom_killer": {"type": "bool", "compare": "scalar", "change": "live"},
+    "kernel_memory": {"type": "str", "compare": "ignore", "change": "ignore"},  # refused, with the reason
+    "cgroup_parent": {"normal": "cgroup_parent", "type": "str", "compare": "scalar", "change": "replace"},
+    "cgroupns_mode": {"type": "str", "choices": ["host", "private"], "compare": "scalar", "change": "replace"},
+    "ipc_mode": {"type": "str", "compare": "scalar", "change": "replace"},
+    "pid_mode": {"type": "str", "compare": "scalar", "change": "replace"},
+    "uts": {"type": "str", "compare": "scalar", "change": "replace"},
+    "userns_mode": {"type": "str", "compare": "ignore", "change": "ignore"},  # only host, which is the default
+    "device_cgroup_rules": {
+        "normal": "device_rule",
+        "type": "list",
+        "elements": "str",
+        "compare": "list",
+        "change": "replace",
+    },
+    "links": {
+        "normal": "link",
+        "type": "list",
+        "elements": "str",
+        "compare": "named",
+        "key": "alias",
+        "change": "live",
+    },
+    "mac_address": {"normal": "mac_address", "type": "str", "compare": "ignore", "change": "ignore"},  # into networks
+    "default_host_ip": {"type": "str", "compare": "ignore", "change": "ignore"},  # into published_ports
+    "publish_all_ports": {"type": "bool", "compare": "scalar", "change": "live"},
+    "volumes_from": {  # into mounts
+        "normal": "volumes_from",
+        "type": "list",
+        "elements": "str",
+        "compare": "ignore",
+        "change": "ignore",
+    },
+    "volume_driver": {"type": "str", "compare": "ignore", "change": "ignore"},  # there is one
+    "runtime": {"type": "str", "compare": "ignore", "change": "ignore"},  # refused, with the reason
+    "storage_opts": {"type": "dict", "compare": "ignore", "change": "ignore"},  # refused, with the reason
+    "platform": {"type": "str", "compare": "ignore", "change": "ignore"},  # the image differs then
+    "auto_remove": {"type": "bool", "compare": "scalar", "change": "live"},
+    "secrets": {
+        "normal": "secret",
+        "type": "list",
+        "elements": "dict",
+        "options": SECRET,
+        "no_log": False,
+        "compare": "named",
+        "key": "name",
+        "change": "replace",
+    },
+    "timezone": {"type": "str", "compare": "scalar", "change": "replace"},
+    "umask": {"normal": "umask", "type": "str", "compare": "scalar", "change": "replace", "zero": True},
     "oom_score_adj": {"type": "int", "compare": "scalar", "change": "replace"},
     "capabilities": {"normal": "capability", "type": "list", "elements": "str", "compare": "set", "change": "replace"},
     "cap_drop": {"normal": "capability", "type": "list", "elements": "str", "compare": "set", "change": "replace"},
     "privileged": {"type": "bool", "compare": "scalar", "change": "replace"},
     "security_opts": {"type": "list", "elements": "str", "compare": "set", "change": "replace"},
-    "ulimits": {"normal": "ulimit", "type": "list", "elements": "str", "compare": "set", "change": "replace"},
+    "ulimits": {"normal": "ulimit", "type": "list", "elements": "str", "compare": "set", "change": "live"},
     "sysctls": {"normal": "strings", "type": "dict", "compare": "dict", "change": "replace"},
     "restart_policy": {
         "type": "str",
@@ -164,6 +274,11 @@ OPERATION: Table = {
     "force_kill": {"type": "bool", "default": False, "aliases": ["forcekill"]},
     "kill_signal": {"type": "str"},
     "keep_volumes": {"type": "bool", "default": True},
+    "paused": {"type": "bool"},
+    "detach": {"type": "bool", "default": True},
+    "cleanup": {"type": "bool", "default": False},
+    "output_logs": {"type": "bool", "default": False},
+    "removal_wait_timeout": {"type": "float"},
     "healthy_wait_timeout": {"type": "float", "default": 300},
     "validate_certs": {"type": "bool", "default": True},
     "ca_path": {"type": "path"},
@@ -195,7 +310,7 @@ LOGS: Table = {
 
 INFO: Table = {
     "name": {"type": "str"},
-    "query": {"type": "str"},
-}
     "size": {"type": "bool", "default": False},
     "changes": {"type": "bool", "default": False},
+    "query": {"type": "str"},
+}

@@ -60,9 +60,9 @@ def test_every_option_says_how_it_is_compared_and_changed() -> None:
         assert option["change"] in ("live", "replace", "ignore"), name
         assert option["compare"] in ("scalar", "list", "set", "dict", "named", "ignore"), name
         if "normal" in option:
-            from module_utils._engine.reconcile import values
+            from module_utils._engine.reconcile import values, values_linux
 
-            assert callable(getattr(values, option["normal"])), name
+            assert callable(getattr(values, option["normal"], None) or getattr(values_linux, option["normal"])), name
 
 
 def test_the_argument_spec_holds_nothing_but_ansibles_keys() -> None:

@@ -33,7 +33,7 @@ _SEEN = "network.seen"
 
 
 def is_sound(paths: Paths, container_id: str, pid: int, members: Sequence[Member], ports: Sequence[PortRecord]) -> bool:
-    """Whether namespace, links, addresses, default routes and firewall are as recorded. False also means "not known"."""
+    """Whether namespace, links, addresses, default routes and firewall are as recorded; False when it cannot tell."""
     try:
         inside = os.stat("/proc/%d/ns/net" % pid)
         here = os.stat(paths.container_netns(container_id))

@@ -219,6 +219,7 @@ class NetworkService:
         path = sandbox.create(self.kernel, self.paths, container_id)
         try:
             members = self._attach(container_id)
+            container = self._with_links(container, members)
             container_files.write(self.paths, container, members, self._host_gateway(container))
             self.publishing.publish(container_id, members)
             self._register(container, members)
@@ -390,6 +391,36 @@ class NetworkService:
                 self._register(container, after)
             elif container_files.uses_resolver(before):
                 self._unregister(container.id)
+
+    def rewrite_files(self, container: ContainerRecord) -> None:
+        """hosts, resolv.conf and the resolver's servers of a running container after its wishes for them changed."""
+        if self.is_active(container.id):
+            members = self._members(container.id)
+            container = self._with_links(container, members)
+            container_files.write(self.paths, container, members, self._host_gateway(container))
+
+    def _with_links(self, container: ContainerRecord, members: Sequence[Member]) -> ContainerRecord:
+        """``links`` as names in hosts: the addresses of other containers on a network both are on."""
+        links = container.spec.get("links")
+        if not links:
+            return container
+        names: dict[str, str] = {}
+        mine = {network.id for network, _record in members}
+        for link in links:
+            other = self.store.containers.get(link["name"])
+            if other is None:
+                raise NotFound("links: No such container: %s" % link["name"], step="links", path="links")
+            shared = [record for network, record in self._members(other.id) if network.id in mine]
+            if not shared:
+                raise UsageError(
+                    "links: %s is on no network of this container" % other.name, step="links", path="links"
+                )
+            address = shared[0].ipv4 or shared[0].ipv6 or ""
+            for name in (link["alias"], other.id[:12], other.name):
+                names.setdefault(name, address)
+        return container._replace(
+            spec={**container.spec, "etc_hosts": {**names, **(container.spec.get("etc_hosts") or {})}}
+        )
 
     def _host_gateway(self, container: ContainerRecord) -> str:
         """For ``etc_hosts: {name: host-gateway}``."""

@@ -45,11 +45,13 @@ def normalise(table: Table, params: dict[str, Any]) -> dict[str, Any]:
     for name, option in table.items():
         if name in spec and option.get("compare") == "named":
             spec[name] = _unique(name, spec[name], option["key"])
-    return {name: value for name, value in spec.items() if value not in ([], {}, False, "")}
+    return {
+        name: value for name, value in spec.items() if value not in ([], {}, False, "") or _is_zero(table, name, value)
+    }
 
 
 def _canonical(name: str, option: dict[str, Any], value: Any) -> Any:
-    function = getattr(values, option.get("normal", ""), None)
+    function = _function(option.get("normal", ""))
     if option["type"] == "list" and option.get("normal") != "words":
         out: list[Any] = []
         for index, item in enumerate(value):
@@ -59,6 +61,20 @@ def _canonical(name: str, option: dict[str, Any], value: Any) -> Any:
             out = sorted(_distinct(out), key=repr)
         return out
     return value if function is None else function(name, value)
+
+
+def _is_zero(table: Table, name: str, value: Any) -> bool:
+    """A zero that asks for something (``zero`` in the table), where it usually asks for nothing."""
+    return value == 0 and not isinstance(value, bool) and bool(table.get(name, {}).get("zero"))
+
+
+def _function(name: str) -> Any:
+    found = getattr(values, name, None)
+    if found is None and name:
+        from . import values_linux
+
+        found = getattr(values_linux, name)
+    return found
 
 
 def _distinct(items: list[Any]) -> list[Any]:

@@ -10,13 +10,13 @@ existing container is operated on and its description left alone.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ..errors import NotFound
 from ..reconcile import options, values
 from ..reconcile.options import Difference
 from ..reconcile.plan import Operation, Plan
-from . import container_inspect, container_spec
+from . import container_inspect, container_options, container_spec
 from .container_actual import is_running, missing_mounts, network_drift, observed, state
 from .tables import CONTAINER
 from .task import Task
@@ -83,6 +83,10 @@ def _finish(task: Task, plan: Plan, name: str, *, applied: bool = False) -> dict
     result = plan.result()
     record = task.store.containers.by_name(name)
     result["container"] = container_inspect.inspect(task, record) if record else None
+    if not task.params.get("detach", True) and not task.check_mode and record is not None:
+        from . import container_attached
+
+        container_attached.finish(task, plan, record, result)
     return result
 
 
@@ -147,6 +151,8 @@ class _Reconciler:
         self._plan_repair(record)
         self._plan_live(record, found)
         self._store_ignored(record)
+        if self._spec.get("secrets") and not task.check_mode:
+            container_options.store_secrets(task, record)
         self.plan_state(record)
 
     def _shown(self, spec: dict[str, Any], status: str) -> dict[str, Any]:
@@ -193,10 +199,10 @@ class _Reconciler:
                 ],
                 container_id,
             )
-        if self._spec.get("network_mode", "").startswith("container:"):
+        for option, name in container_options.shared_with(self._spec):
             from . import container_make
 
-            container_make.shared_container(task, self._spec["network_mode"])
+            container_make.shared_container(task, "container:" + name, option)
 
     def _image(self) -> Any:
         record = self._choice.record if self._choice else None
@@ -223,6 +229,8 @@ class _Reconciler:
         self._plan.add(Operation("create", "container", name, create, undo=undo, why="missing"))
         if task.params["state"] in ("started", "healthy"):
             self._plan.add(Operation("start", "container", name, lambda: container_run.start(task, made[0])))
+            if task.params.get("paused"):
+                self._plan_paused(lambda: made[0])
         if task.params["state"] == "healthy":
             self._wait(lambda: made[0])
 
@@ -250,6 +258,8 @@ class _Reconciler:
         self._plan.add(Operation("replace", "container", self._name, execute, detail=detail, why=why))
         if task.params["state"] == "healthy":
             self._wait(lambda: task.store.containers.by_name(self._name) or record)
+        if start_new:
+            self._plan_paused(lambda: task.store.containers.by_name(self._name) or record)
 
     def _plan_repair(self, record: ContainerRecord) -> None:
         """What a container that goes on running has lost of its network and mounts."""
@@ -303,6 +313,22 @@ class _Reconciler:
                 self._wait(current)
         elif wish == "stopped" and running:
             plan.add(Operation("stop", "container", name, lambda: container_run.stop(task, current(), kill=kill)))
+            return
+        self._plan_paused(current)
+
+    def _plan_paused(self, current: Callable[[], ContainerRecord]) -> None:
+        """``paused``: only if the task says so, and only for what will run when all before this is done."""
+        task, wanted = self._task, self._task.params.get("paused")
+        started = any(o.how in ("start", "replace") for o in self._plan.operations)
+        running = started or self._facts["status"] in ("running", "paused")
+        if wanted is None or not running or wanted == (self._facts["status"] == "paused" and not started):
+            return
+
+        def execute() -> None:
+            (task.runtime.pause if wanted else task.runtime.unpause)(current().id)
+            task.store.events.add("container", "pause" if wanted else "unpause", current().id, {"name": self._name})
+
+        self._plan.add(Operation("pause" if wanted else "unpause", "container", self._name, execute))
 
     def _wait(self, current: Any) -> None:
         """Waiting changes nothing, so it is no operation: it follows the last one, or runs by itself."""

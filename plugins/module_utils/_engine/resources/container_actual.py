@@ -41,7 +41,7 @@ def observed(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> dict
     from ..kernel.cgroups import Cgroup, Layout
 
     layout = Layout.detect()
-    group = Cgroup(layout, cgroup_path(task, record.id))
+    group = Cgroup(layout, cgroup_path(task, record))
     if not group.exists():
         return {}
     drift = group.drift(record.spec)

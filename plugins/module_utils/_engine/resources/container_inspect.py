@@ -98,25 +98,29 @@ def _host_config(task: Task, record: ContainerRecord) -> dict[str, Any]:
             "Name": spec.get("restart_policy", "no"),
             "MaximumRetryCount": spec.get("restart_retries", 0),
         },
-        "AutoRemove": False,
+        "AutoRemove": spec.get("auto_remove", False),
         "CapAdd": spec.get("capabilities"),
         "CapDrop": spec.get("cap_drop"),
-        "CgroupnsMode": "private",
+        "Cgroup": "",
+        "CgroupParent": spec.get("cgroup_parent", ""),
+        "CgroupnsMode": spec.get("cgroupns_mode", "private"),
         "Dns": spec.get("dns_servers", []),
         "DnsOptions": spec.get("dns_opts", []),
         "DnsSearch": spec.get("dns_search_domains", []),
         "ExtraHosts": ["%s:%s" % item for item in sorted(spec.get("etc_hosts", {}).items())] or None,
         "GroupAdd": spec.get("groups"),
-        "IpcMode": "private",
+        "IpcMode": spec.get("ipc_mode", "private"),
+        "Links": ["%s:/%s/%s" % (link["name"], record.name, link["alias"]) for link in spec.get("links", [])] or None,
         "OomScoreAdj": spec.get("oom_score_adj", 0),
-        "PidMode": "",
+        "PidMode": spec.get("pid_mode", ""),
         "Privileged": spec.get("privileged", False),
-        "PublishAllPorts": False,
+        "PublishAllPorts": spec.get("publish_all_ports", False),
         "ReadonlyRootfs": spec.get("read_only", False),
         "SecurityOpt": spec.get("security_opts"),
         "Sysctls": spec.get("sysctls"),
         "Tmpfs": {m["target"]: "" for m in spec.get("mounts", []) if m["type"] == "tmpfs"} or None,
-        "UTSMode": "",
+        "UTSMode": spec.get("uts", ""),
+        "UsernsMode": "",
         "ShmSize": spec.get("shm_size", 64 << 20),
         "CpuShares": spec.get("cpu_shares", 0),
         "Memory": memory,
@@ -128,11 +132,25 @@ def _host_config(task: Task, record: ContainerRecord) -> dict[str, Any]:
             for d in spec.get("devices", [])
         ],
         "MemoryReservation": spec.get("memory_reservation", 0),
+        "BlkioWeight": spec.get("blkio_weight", 0),
+        "BlkioDeviceReadBps": _rates(spec, "device_read_bps"),
+        "BlkioDeviceWriteBps": _rates(spec, "device_write_bps"),
+        "BlkioDeviceReadIOps": _rates(spec, "device_read_iops"),
+        "BlkioDeviceWriteIOps": _rates(spec, "device_write_iops"),
+        "CpuPeriod": spec.get("cpu_period", 0),
+        "CpuQuota": spec.get("cpu_quota", 0),
+        "DeviceCgroupRules": spec.get("device_cgroup_rules"),
+        "OomKillDisable": spec.get("oom_killer", False),
+        "MemorySwappiness": spec.get("memory_swappiness"),
         "MemorySwap": spec.get("memory_swap", 2 * memory),
         "PidsLimit": spec.get("pids_limit"),
         "Ulimits": [{"Name": u["name"], "Hard": u["hard"], "Soft": u["soft"]} for u in spec.get("ulimits", [])],
         "Init": spec.get("init", False),
     }
+
+
+def _rates(spec: dict[str, Any], option: str) -> list[dict[str, Any]]:
+    return [{"Path": entry["path"], "Rate": entry["rate"]} for entry in spec.get(option, [])]
 
 
 def _bind(mount: dict[str, Any]) -> str:
@@ -279,15 +297,6 @@ def _endpoint(record: ContainerRecord, endpoint: EndpointRecord, subnets: Any, u
     }
 
 
-def info(task: Task) -> dict[str, Any]:
-    """``container_info``: one by name or ID, or all of them."""
-    name, expression = task.params.get("name"), task.params.get("query")
-    if name is not None:
-        record = task.store.containers.get(name)
-        container = _asked(task, record) if record else None
-        return {"changed": False, "exists": record is not None, "container": query(expression, container)}
-    everything = [_asked(task, record) for record in task.store.containers.list()]
-    return {"changed": False, "containers": query(expression, everything)}
 def _asked(task: Task, record: ContainerRecord) -> dict[str, Any]:
     """With ``SizeRw`` and ``SizeRootFs``, and ``Changes``, for who asked for them: both walk files."""
     shown = inspect(task, record)
@@ -303,3 +312,12 @@ def _asked(task: Task, record: ContainerRecord) -> dict[str, Any]:
     return shown
 
 
+def info(task: Task) -> dict[str, Any]:
+    """``container_info``: one by name or ID, or all of them."""
+    name, expression = task.params.get("name"), task.params.get("query")
+    if name is not None:
+        record = task.store.containers.get(name)
+        container = _asked(task, record) if record else None
+        return {"changed": False, "exists": record is not None, "container": query(expression, container)}
+    everything = [_asked(task, record) for record in task.store.containers.list()]
+    return {"changed": False, "containers": query(expression, everything)}

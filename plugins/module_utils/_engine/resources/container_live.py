@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from ..store.records import ContainerRecord
     from .container_mounts import Change
 
-_MONITOR = ("restart_policy", "restart_retries", "healthcheck", "stop_signal", "log_options")
+_MONITOR = ("restart_policy", "restart_retries", "healthcheck", "stop_signal", "log_options", "auto_remove")
+_FILES = ("links", "etc_hosts", "dns_servers", "dns_opts", "dns_search_domains")
+_MORE_LIMITS = (
+    "cpu_period", "cpu_quota", "blkio_weight", "memory_swappiness", "oom_killer",
+    "device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops",
+)  # fmt: skip
 
 
 class LiveUpdate:
@@ -71,6 +76,8 @@ class LiveUpdate:
             "networks": self._networks,
             "ports": self._ports,
             "mounts": self._mounts,
+            "files": self._files,
+            "ulimits": self._ulimits,
         }.get(group)
         return (lambda: None) if action is None else (lambda: action(record))
 
@@ -80,8 +87,9 @@ class LiveUpdate:
         from ..kernel.cgroups import Cgroup, Layout
         from ..kernel.cgroups.resources import from_options
 
-        group = Cgroup(Layout.detect(), make.cgroup_path(self._task, record.id))
-        group.update(from_options(record.spec))
+        other = self._old if record is self._new else self._new
+        group = Cgroup(Layout.detect(), make.cgroup_path(self._task, record))
+        group.update(from_options(record.spec), from_options(other.spec))
 
     def _monitor(self, record: ContainerRecord) -> None:
         if not self._running:
@@ -90,7 +98,7 @@ class LiveUpdate:
         if image is None:
             return
         settings = make.run_settings(self._task, record, image)
-        changes = {key: settings[key] for key in ("restart", "healthcheck", "stop_signal", "log")}
+        changes = {key: settings[key] for key in ("restart", "healthcheck", "stop_signal", "log", "on_exit")}
         self._task.runtime.update(record.id, changes)
 
     def _networks(self, record: ContainerRecord) -> None:
@@ -118,8 +126,22 @@ class LiveUpdate:
         self._mount_change = Change(self._task, self._old, record.spec)
         self._mount_change.execute()
 
+    def _files(self, record: ContainerRecord) -> None:
+        """hosts and resolv.conf, in place: the container has them mounted."""
+        if self._running and make.owns_network(record.spec):
+            self._task.network.rewrite_files(record)
+
+    def _ulimits(self, record: ContainerRecord) -> None:
+        if self._running:
+            from .container_ulimits import change
+
+            other = self._old if record is self._new else self._new
+            change(self._task, record, other)
+
     def _ports(self, record: ContainerRecord) -> None:
         task = self._task
+        if not any(r.spec.get(k) for r in (self._old, self._new) for k in ("published_ports", "publish_all_ports")):
+            return  # exposed ports alone are a note
         with task.store.transaction():
             make.publish_ports(task, record)
         if self._running:
@@ -129,19 +151,22 @@ class LiveUpdate:
 
 def refine(task: Task, record: ContainerRecord, spec: dict[str, Any], found: list[Difference]) -> list[Difference]:
     """Differences whose way depends on the container at hand: mounts change live unless something forbids it."""
-    if all(difference.option != "mounts" for difference in found):
-        return found
-    from .container_mounts import Change
+    return [_refined(task, record, spec, difference) for difference in found]
 
-    obstacle = Change(task, record, spec).obstacle
+
+def _refined(task: Task, record: ContainerRecord, spec: dict[str, Any], difference: Difference) -> Difference:
+    obstacle = ""
+    if difference.option == "mounts":
+        from .container_mounts import Change
+
+        obstacle = Change(task, record, spec).obstacle
+    elif difference.option == "ulimits":
+        from . import container_ulimits
+
+        obstacle = container_ulimits.obstacle(task, record, spec)
     if not obstacle:
-        return found
-    return [
-        difference._replace(change="replace", why="%s; %s" % (difference.why, obstacle))
-        if difference.option == "mounts"
-        else difference
-        for difference in found
-    ]
+        return difference
+    return difference._replace(change="replace", why="%s; %s" % (difference.why, obstacle))
 
 
 def repair(task: Task, plan: Plan, record: ContainerRecord, sentences: list[str], mounts: list[dict[str, Any]]) -> None:
@@ -161,8 +186,12 @@ def repair(task: Task, plan: Plan, record: ContainerRecord, sentences: list[str]
 
 
 def _group(option: str) -> str:
-    if option in LIMITS:
+    if option in LIMITS or option in _MORE_LIMITS:
         return "limits"
     if option in _MONITOR:
         return "monitor"
-    return {"networks": "networks", "published_ports": "ports", "mounts": "mounts"}.get(option, "row")
+    if option in ("published_ports", "publish_all_ports", "exposed_ports"):
+        return "ports"
+    if option in _FILES:
+        return "files"
+    return {"networks": "networks", "mounts": "mounts", "ulimits": "ulimits"}.get(option, "row")

@@ -83,6 +83,10 @@ def _furnish(task: Task, record: ContainerRecord, image: ImageRecord) -> None:
         _wrap(os.mkdir, "%s/%s" % (directory, part), mode)
         _wrap(os.chmod, "%s/%s" % (directory, part), mode)
     fill_volumes(task, record, image)
+    if record.spec.get("secrets"):
+        from .container_options import store_secrets
+
+        store_secrets(task, record)
 
 
 def _take_back(task: Task, record: ContainerRecord, error: BaseException, *, keep_anonymous: bool) -> None:
@@ -169,10 +173,32 @@ def image_config(image: ImageRecord) -> dict[str, Any]:
 
 def publish_ports(task: Task, record: ContainerRecord) -> None:
     """Reserve the published ports in the store; a host port of 0 is chosen here and kept for the container's life."""
-    rows = task.network.resolve_ports(record.id, record.spec.get("published_ports", []))
+    wanted = record.spec.get("published_ports", [])
+    if record.spec.get("publish_all_ports"):
+        wanted = wanted + _all_ports(task, record, wanted)
+    rows = task.network.resolve_ports(record.id, wanted)
     if rows or task.store.networks.ports(record.id):
         task.network.check_ports(rows, record.id)
         task.store.networks.put_ports(record.id, rows)
+
+
+def _all_ports(task: Task, record: ContainerRecord, published: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every exposed port that is not published yet, on a free port of the host."""
+    image = task.store.images.get(record.image_id)
+    exposed = {
+        *((image_config(image).get("ExposedPorts") or {}) if image else {}),
+        *record.spec.get("exposed_ports", []),
+    }
+    have = {"%d/%s" % (port["container_port"], port["protocol"]) for port in published}
+    return [
+        {
+            "host_ip": "",
+            "host_port": 0,
+            "container_port": int(port.partition("/")[0]),
+            "protocol": port.partition("/")[2],
+        }
+        for port in sorted({port if "/" in port else port + "/tcp" for port in exposed} - have)
+    ]
 
 
 def write_files(task: Task, record: ContainerRecord) -> None:
@@ -189,7 +215,7 @@ def write_files(task: Task, record: ContainerRecord) -> None:
             subject="container %s" % record.name,
             hint="pull or import the image again, or remove the container",
         )
-    directory, spec = task.paths.container(record.id), record.spec
+    directory, spec = task.paths.container(record.id), _with_ids(task, record.spec)
     hostname = container_hostname(task, record)
     if not owns_network(spec):
         _write_etc(task, record, hostname, directory + "/files")
@@ -199,12 +225,36 @@ def write_files(task: Task, record: ContainerRecord) -> None:
         "netns_path": netns_path(task, record),
         "files_dir": directory + "/files",
         "hostname": hostname,
-        "cgroup": cgroup_path(task, record.id),
+        "cgroup": cgroup_path(task, record),
         "volumes": [host_mount(task, mount) for mount in record.resolved["mounts"] if mount["type"] != "tmpfs"],
     }
+    if spec.get("timezone"):
+        _write_zone(directory + "/files/localtime", spec["timezone"])
     config = oci.generate(spec, image_config(image), context)
     write_json(directory + "/config.json", config)
     write_json(directory + "/run.json", run_settings(task, record, image))
+
+
+def _with_ids(task: Task, spec: dict[str, Any]) -> dict[str, Any]:
+    """Containers whose namespaces are shared, by ID: their names may change hands."""
+    out = dict(spec)
+    for option in ("ipc_mode", "pid_mode"):
+        if out.get(option, "").startswith("container:"):
+            out[option] = "container:" + shared_container(task, out[option], option).id
+    return out
+
+
+def _write_zone(path: str, name: str) -> None:
+    """A copy: the host's file may be a link, and is replaced by updates."""
+    from .container_options import zone_file
+
+    try:
+        with open(zone_file(name), "rb") as stream:
+            data = stream.read()
+        with open(path, "wb") as stream:
+            stream.write(data)
+    except OSError as error:
+        raise _disk_error(error, path) from None
 
 
 def _write_etc(task: Task, record: ContainerRecord, hostname: str, directory: str) -> None:
@@ -266,18 +316,18 @@ def netns_path(task: Task, record: ContainerRecord) -> Optional[str]:
     return task.paths.container_netns(record.id)
 
 
-def shared_container(task: Task, mode: str) -> ContainerRecord:
+def shared_container(task: Task, mode: str, option: str = "network_mode") -> ContainerRecord:
     from ..errors import NotFound
 
     name = mode.partition(":")[2]
     other = task.store.containers.get(name)
     if other is None:
-        raise NotFound("network_mode: No such container: %s" % name, step="resolve_network", path="network_mode")
+        raise NotFound("%s: No such container: %s" % (option, name), step="resolve_network", path=option)
     return other
 
 
-def cgroup_path(task: Task, container_id: str) -> str:
-    return "%s/%s" % (task.paths.cgroup, container_id)
+def cgroup_path(task: Task, record: ContainerRecord) -> str:
+    return "%s/%s" % (record.spec.get("cgroup_parent") or task.paths.cgroup, record.id)
 
 
 def host_mount(task: Task, mount: dict[str, Any]) -> dict[str, Any]:
@@ -288,8 +338,6 @@ def host_mount(task: Task, mount: dict[str, Any]) -> dict[str, Any]:
 
 def run_settings(task: Task, record: ContainerRecord, image: ImageRecord) -> dict[str, Any]:
     """``run.json``: the engine's side of a container, read by spawner and monitor."""
-    from ..process import engine_command
-
     spec, paths = record.spec, task.paths
     config = image_config(image)
     directory = paths.container(record.id)
@@ -317,14 +365,23 @@ def run_settings(task: Task, record: ContainerRecord, image: ImageRecord) -> dic
         "stop_timeout": spec.get("stop_timeout", STOP_TIMEOUT),
         "healthcheck": health_settings(spec, config),
         "reserve": reserve_settings(task, record),
-        "cgroup": cgroup_path(task, record.id),
+        "cgroup": cgroup_path(task, record),
         "uid_user": spec.get("user") or config.get("User") or "",
         "groups": spec.get("groups", []),
         "init": bool(spec.get("init")),
-        "on_exit": [engine_command("network.service", "release", paths.state, paths.run, record.id)]
-        if owns_network(spec)
-        else [],
+        "on_exit": on_exit(task, record),
     }
+
+
+def on_exit(task: Task, record: ContainerRecord) -> list[list[str]]:
+    """What the monitor runs when the container has ended for good."""
+    from ..process import engine_command
+
+    place = (task.paths.state, task.paths.run, record.id)
+    hooks = [engine_command("network.service", "release", *place)] if owns_network(record.spec) else []
+    if record.spec.get("auto_remove"):
+        hooks.append(engine_command("resources.auto_remove", "soon", *place))
+    return hooks
 
 
 def _log_size(logs: dict[str, str]) -> Optional[int]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from ..errors import StartError, TimedOut, UnhealthyError, WharfError
 from . import container_make as make
 from .container_actual import is_running, state
+from .container_options import shared_with
 from .task import Task
 
 if TYPE_CHECKING:
@@ -21,9 +22,8 @@ LAST_LINES = 20
 
 def start(task: Task, record: ContainerRecord) -> None:
     """Network, files, then the process. On failure everything the start made is taken back."""
-    mode = record.spec.get("network_mode", "")
-    if mode.startswith("container:"):
-        _require_running(task, mode)
+    for option, name in shared_with(record.spec):
+        _require_running(task, option, name)
     try:
         if make.owns_network(record.spec):
             task.network.start(record.id)
@@ -41,14 +41,15 @@ def start(task: Task, record: ContainerRecord) -> None:
     task.store.events.add("container", "start", record.id, {"name": record.name})
 
 
-def _require_running(task: Task, mode: str) -> None:
-    other = make.shared_container(task, mode)
+def _require_running(task: Task, option: str, name: str) -> None:
+    other = make.shared_container(task, "container:" + name, option)
     if not is_running(state(task, other)):
+        what = option.partition("_")[0]
         raise StartError(
-            "network_mode: cannot join network of a non running container: %s" % other.name,
-            step="join_network",
+            "%s: cannot join %s of a non running container: %s" % (option, what, other.name),
+            step="join_" + what,
             subject="container %s" % other.name,
-            path="network_mode",
+            path=option,
             hint="start it first",
         )
 
@@ -70,6 +71,8 @@ def stop(task: Task, record: ContainerRecord, *, kill: bool = False, remember: b
     task.runtime.stop(record.id, signal_number, wait, hooks=False)  # the hook's work, the network, follows here
     task.network.release(record.id)
     task.store.events.add("container", "stop", record.id, {"name": record.name})
+    if remember and record.spec.get("auto_remove"):  # what the monitor leaves to whoever stops the container
+        remove(task, record)
 
 
 def remove(task: Task, record: ContainerRecord, *, keep_anonymous: bool = False) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import UsageError
 from ..reconcile import options, values
 from ..reconcile.values import bad
+from . import container_options
 from .tables import CONTAINER
 from .task import Task
 
@@ -32,6 +33,7 @@ def wanted(task: Task) -> dict[str, Any]:
     _check_cpu(spec)
     _check_restart(spec)
     _check_networks(spec, task)
+    container_options.check(spec, task)
     _check_ports(spec)
     _check_security(spec)
     _check_process(spec)

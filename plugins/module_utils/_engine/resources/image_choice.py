@@ -41,6 +41,8 @@ def choose(task: Task, plan: Plan) -> ImageChoice:
     """
     text, policy = task.params["image"], task.params.get("pull") or "missing"
     record = find(task, text)
+    if record is not None and not _suits(record, task.params.get("platform")):
+        record = None
     choice = ImageChoice(text, record)
     if record is not None and (policy != "always" or is_id(text)):
         return choice
@@ -60,6 +62,20 @@ def choose(task: Task, plan: Plan) -> ImageChoice:
     why = "missing" if record is None else "the registry has a newer one"
     plan.add(pull_operation(task, text, why, took))
     return choice
+
+
+def _suits(record: ImageRecord, platform: Optional[str]) -> bool:
+    """Whether an image in the store is for the platform that was asked for, if any."""
+    if not platform:
+        return True
+    from ..images import platform as platforms
+
+    config = record.config
+    have = platforms.normalise(
+        str(config.get("os") or "linux"), str(config.get("architecture") or ""), str(config.get("variant") or "")
+    )
+    wanted = platforms.parse(platform)
+    return have[:2] == wanted[:2] and (not wanted.variant or have.variant == wanted.variant)
 
 
 def is_id(text: str) -> bool:

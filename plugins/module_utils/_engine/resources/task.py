@@ -28,6 +28,7 @@ class Task:
         self.progress = progress
         self.paths = Paths(params.get("state_dir") or DEFAULT_STATE, params.get("run_dir") or DEFAULT_RUN)
         self.warnings: list[str] = []
+        self.secrets: dict[str, bytes] = {}  # name → content, of the container at hand
         self._temporary = ""
         self._store: Optional[Store] = None
         self._kernel: Optional[Kernel] = None

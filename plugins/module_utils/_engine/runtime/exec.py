@@ -194,6 +194,7 @@ class _Exec:
         env = finalize.environment(process, identity)
         if self.spec.tty:
             env.setdefault("TERM", "xterm")
+        finalize.set_umask(self.process)
         finalize.execute(self.spec.argv, env, self.interpreter)
 
 

@@ -69,6 +69,11 @@ def set_limits(process: Mapping[str, Any]) -> None:
             ) from error
 
 
+def set_umask(process: Mapping[str, Any]) -> None:
+    """``process.user.umask``; 0022 unless given."""
+    os.umask(int((process.get("user") or {}).get("umask", 0o022)))
+
+
 def environment(process: Mapping[str, Any], identity: Identity) -> dict[str, str]:
     env: dict[str, str] = {}
     for line in process.get("env") or ():

@@ -32,7 +32,7 @@ from ..kernel.syscalls import (
     PR_SET_DUMPABLE,
     Kernel,
 )
-from . import finalize, reaper, rootfs, users, wire
+from . import finalize, reaper, rootfs, secrets, users, wire
 
 FLAGS = {
     "mount": CLONE_NEWNS, "cgroup": CLONE_NEWCGROUP, "uts": CLONE_NEWUTS, "ipc": CLONE_NEWIPC, "pid": CLONE_NEWPID,
@@ -58,6 +58,7 @@ class Plan(NamedTuple):
     reaper: bool
     cgroup: Cgroup
     joined: bool  # clone3 has put us into the unified hierarchy
+    secrets: tuple[secrets.Secret, ...] = ()
 
 
 class Init:
@@ -101,12 +102,14 @@ class Init:
 
     def join_namespaces(self) -> None:
         self.step = "join_namespaces"
-        unshare = CLONE_NEWNS | CLONE_NEWCGROUP
+        unshare = 0
         for namespace in self.config["linux"]["namespaces"]:
-            if "path" not in namespace:
-                continue
             flag = FLAGS[namespace["type"]]
-            unshare &= ~flag
+            if "path" not in namespace:
+                unshare |= flag & (CLONE_NEWNS | CLONE_NEWCGROUP)
+                continue
+            if flag == CLONE_NEWPID:  # joined by the parent: a process cannot change its own
+                continue
             try:
                 fd = os.open(namespace["path"], os.O_RDONLY | os.O_CLOEXEC)
                 try:
@@ -170,6 +173,8 @@ class Init:
         os.umask(0o022)
         if self.process["cwd"] != "/":
             os.close(mounts.mkdir_in_root(self.kernel, root, self.process["cwd"]))
+        self.step = "secrets"
+        secrets.place(self.kernel, root, self.plan.secrets, identity)
         rootfs.finish(self.kernel, root, bool(self.config["root"].get("readonly")))
         return identity
 
@@ -208,6 +213,7 @@ class Init:
         finalize.verify_directory(self.process["cwd"])
         self.step = "exec"
         env = finalize.environment(self.process, identity)
+        finalize.set_umask(self.process)
         if self.plan.reaper:
             reaper.fork_and_reap(self.sync, self.process.get("terminal", False))
         finalize.execute(self.process["args"], env, self.plan.interpreter)

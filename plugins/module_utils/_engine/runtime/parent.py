@@ -30,8 +30,9 @@ from ..kernel import devices, procfs
 from ..kernel import pidfd as pidfds
 from ..kernel.cgroups import Cgroup, Layout
 from ..kernel.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS, CLONE_PARENT, Kernel
+from ..paths import Paths
 from ..storage import overlay
-from . import finalize, init, wire
+from . import finalize, init, secrets, sharing, wire
 from .kept import Kept
 
 # What can be asked of clone3: the mount and cgroup namespaces come later, from inside (see init.join_namespaces).
@@ -126,7 +127,7 @@ def _help(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, monito
 
 def _make(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle) -> tuple[int, int, socket.socket]:
     """``(pid, pidfd, sync socket)`` of the new child, a sibling of this process."""
-    config = bundle.config or load_json(bundle.directory + "/config.json")
+    config = sharing.resolve(kernel, _paths(bundle), bundle.config or load_json(bundle.directory + "/config.json"))
     cgroup.remove()  # of an earlier run, with whatever still runs in it
     cgroup.create()
     resources = config["linux"].get("resources") or {}
@@ -172,7 +173,13 @@ def _plan(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, config
         reaper=bool(run.get("init")),
         cgroup=cgroup,
         joined=False,
+        secrets=secrets.load(bundle.directory, (config.get("wharf") or {}).get("secrets") or ()),
     )
+
+
+def _paths(bundle: Bundle) -> Paths:
+    """Of the instance whose container this is: ``<state>/containers/<id>``."""
+    return Paths(os.path.dirname(os.path.dirname(bundle.directory)))
 
 
 def _clone_flags(config: Mapping[str, Any]) -> int:

@@ -19,6 +19,7 @@ from ..errors import KernelError, StartError
 from ..kernel import mounts
 from ..kernel.syscalls import (
     AT_FDCWD,
+    CLONE_NEWNS,
     MNT_DETACH,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
@@ -58,12 +59,45 @@ def open_sources(kernel: Kernel, wanted: Sequence[Mapping[str, Any]]) -> dict[st
         if mount["type"] != "bind":
             continue
         try:
-            fd = mounts.bind(kernel, AT_FDCWD, mount["source"], mount["options"])
+            fd = _from_elsewhere(kernel, mount) if mount.get("from") else _clone(kernel, AT_FDCWD, mount)
         except KernelError as error:
             error.msg = "Cannot mount %s on %s: %s" % (mount["source"], mount["destination"], error.msg)
             raise
         found[mount["destination"]] = Source(fd, stat.S_ISDIR(os.fstat(fd).st_mode))
     return found
+
+
+def _clone(kernel: Kernel, dirfd: int, mount: Mapping[str, Any]) -> int:
+    return mounts.bind(kernel, dirfd, mount["source"], mount["options"])
+
+
+def _from_elsewhere(kernel: Kernel, mount: Mapping[str, Any]) -> int:
+    """From another container's tree (``from``: its mount namespace): only who is in there may clone it. The path is
+    resolved below that container's root, whose links lead nowhere else."""
+    step = "share_mount"
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    there = -1
+    try:
+        there = os.open(mount["from"], os.O_RDONLY | os.O_CLOEXEC)
+        kernel.setns(there, CLONE_NEWNS)
+        try:
+            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                source = kernel.open_in_root(root, mount["source"], os.O_PATH | os.O_DIRECTORY)
+            finally:
+                os.close(root)
+            try:
+                return _clone(kernel, source, {**mount, "source": ""})
+            finally:
+                os.close(source)
+        finally:
+            kernel.setns(home, CLONE_NEWNS)
+    except OSError as error:
+        raise KernelError.wrap(error, "Cannot share %s" % mount["source"], step=step) from error
+    finally:
+        os.close(home)
+        if there >= 0:
+            os.close(there)
 
 
 def isolate(kernel: Kernel) -> None:

@@ -57,14 +57,17 @@ def generate(spec: Mapping[str, Any], image_config: Mapping[str, Any], context: 
     )
     join = dict(context.get("join") or {})
     own_net = bool(context.get("netns_path") or context.get("new_netns"))
-    sysctls = check_sysctls(spec.get("sysctls") or {}, own_net=own_net, own_ipc="ipc" not in join)
+    shared = shared_namespaces(spec)
+    own_ipc = "ipc" not in join and "ipc" not in shared
+    sysctls = check_sysctls(spec.get("sysctls") or {}, own_net=own_net, own_ipc=own_ipc)
     if own_net and "network" not in join:
         for key, value in (("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")):
             sysctls.setdefault(key, value)
     devices, rules = _devices(spec.get("devices") or (), privileged)
+    rules += device_rules.to_oci(device_rules.parse_rule(text) for text in spec.get("device_cgroup_rules") or ())
     root_readonly = bool(spec.get("read_only"))
     linux: dict[str, Any] = {
-        "namespaces": _namespaces(context, join),
+        "namespaces": _namespaces(context, {**join, **shared}),
         "cgroupsPath": context.get("cgroup", ""),
         "resources": limits.from_options(spec),
         "sysctl": sysctls,
@@ -77,16 +80,21 @@ def generate(spec: Mapping[str, Any], image_config: Mapping[str, Any], context: 
     seccomp = _seccomp(security.get("seccomp"), privileged)
     if seccomp is not None:
         linux["seccomp"] = seccomp
-    return {
+    own_uts = "uts" not in shared  # or the host would be renamed
+    config: dict[str, Any] = {
         "ociVersion": "1.2.0",
         "root": {"path": "rootfs", "readonly": root_readonly},
-        "hostname": context.get("hostname") or "",
-        "domainname": spec.get("domainname") or "",
+        "hostname": (context.get("hostname") or "") if own_uts else "",
+        "domainname": (spec.get("domainname") or "") if own_uts else "",
         "process": _process(spec, image_config, context, caps, security),
         "mounts": _mounts(spec, context, privileged, root_readonly),
         "linux": linux,
         "annotations": {},  # never from the image: labels must not become control data (CVE-2026-53488)
     }
+    if spec.get("secrets"):
+        keys = ("name", "target", "mode", "uid", "gid")
+        config["wharf"] = {"secrets": [{k: s[k] for k in keys if k in s} for s in spec["secrets"]]}
+    return config
 
 
 # -- the process ---------------------------------------------------------------------------------------------------
@@ -147,6 +155,8 @@ def _process(
         "rlimits": rlimits(spec.get("ulimits") or ()),
         "noNewPrivileges": security.get("no-new-privileges", "false") == "true",
     }  # fmt: skip
+    if spec.get("umask") is not None:
+        process["user"]["umask"] = spec["umask"]
     if spec.get("oom_score_adj"):
         process["oomScoreAdj"] = int(spec["oom_score_adj"])
     return process
@@ -236,13 +246,26 @@ def _seccomp(choice: Optional[str], privileged: bool) -> Optional[dict[str, Any]
 # -- namespaces, sysctls ---------------------------------------------------------------------------------------------
 
 
+def shared_namespaces(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Namespace type → "" (the host's) or ``container:<id>``, for those that are not the container's own."""
+    found = {}
+    for option, kind in (("ipc_mode", "ipc"), ("pid_mode", "pid"), ("uts", "uts"), ("cgroupns_mode", "cgroup")):
+        mode = spec.get(option) or ""
+        if mode == "host":
+            found[kind] = ""
+        elif mode.startswith("container:"):
+            found[kind] = mode
+    return found
+
+
 def _namespaces(context: Mapping[str, Any], join: Mapping[str, str]) -> list[dict[str, str]]:
     found = []
     for kind in ("mount", "uts", "ipc", "pid", "cgroup"):
         entry = {"type": kind}
         if kind in join:
             entry["path"] = join[kind]
-        found.append(entry)
+        if entry.get("path") != "":  # "" is the host's: neither joined nor made
+            found.append(entry)
     path = join.get("network") or context.get("netns_path")
     if path:
         found.append({"type": "network", "path": path})
@@ -319,7 +342,17 @@ def _mounts(
         for mount in defaults:
             if mount["destination"] not in _WRITABLE and "ro" not in mount["options"]:
                 mount["options"].append("ro")
+    mode = spec.get("ipc_mode") or ""
+    if mode == "none":
+        defaults = [mount for mount in defaults if mount["destination"] != "/dev/shm"]
+    elif mode == "host" or mode.startswith("container:"):
+        defaults = [mount for mount in defaults if mount["destination"] != "/dev/shm"]
+        defaults.append(_mount("/dev/shm", "bind", "/dev/shm", "rbind", "rprivate"))
+        if mode != "host":
+            defaults[-1]["from"] = mode
     files = context.get("files_dir")
+    if files and spec.get("timezone"):
+        defaults.append(_mount("/etc/localtime", "bind", files + "/localtime", "rbind", "rprivate", "ro"))
     for name in ("resolv.conf", "hostname", "hosts") if files else ():
         words = ["rbind", "rprivate"] + (["ro"] if root_readonly else [])
         defaults.append(_mount("/etc/" + name, "bind", "%s/%s" % (files, name), *words))

@@ -20,7 +20,7 @@ from ...errors import InUse, KernelError, Unsupported, UsageError
 from . import v1, v2
 from .files import Write
 from .layout import V2_CONTROLLERS, Layout
-from .resources import expected, hint
+from .resources import expected, hint, taken_back
 
 LEAF = "ctr"
 
@@ -220,10 +220,12 @@ class Cgroup:
         """
         return self._run(self._writes(resources))
 
-    def update(self, resources: Mapping[str, Any]) -> list[str]:
-        """Make the limits exactly these: what ``resources`` does not name goes back to unlimited."""
+    def update(self, resources: Mapping[str, Any], before: Optional[Mapping[str, Any]] = None) -> list[str]:
+        """Make the limits exactly these: what ``resources`` does not name goes back to unlimited. ``before``: the
+        resources until now, for those limits of which only that tells that they are set (rates of devices)."""
         self._check_memory(resources)
-        return self._run(self._writes(self._complete(resources)), changed_only=True)
+        wanted = taken_back(before, resources) if before else resources
+        return self._run(self._writes(self._complete(wanted)), changed_only=True)
 
     def _complete(self, resources: Mapping[str, Any]) -> dict[str, Any]:
         merged: dict[str, Any] = {

@@ -5,12 +5,15 @@
 
 Options: ``memory memory_swap memory_reservation`` (bytes; ``memory_swap`` is memory plus swap, -1 unlimited),
 ``cpus`` (float), ``cpu_shares``, ``cpuset_cpus``, ``cpuset_mems``, ``pids_limit``. Absent or ``None``: unlimited.
+Not read back: ``cpu_period``, ``cpu_quota`` (as ``cpus``), ``memory_swappiness``, ``oom_killer`` (True: disabled),
+``blkio_weight``, ``device_{read,write}_{bps,iops}`` (``[{path, rate}]``).
 """
 
 from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Mapping
 from typing import Any, Optional
 
@@ -34,6 +37,9 @@ def from_options(options: Mapping[str, Any]) -> dict[str, Any]:
     cpu: dict[str, Any] = {}
     if options.get("cpus"):
         cpu["quota"], cpu["period"] = quota(options["cpus"]), PERIOD
+    for option, key in (("cpu_quota", "quota"), ("cpu_period", "period")):
+        if options.get(option):
+            cpu[key] = options[option]
     if options.get("cpu_shares"):
         cpu["shares"] = options["cpu_shares"]
     for option, key in (("cpuset_cpus", "cpus"), ("cpuset_mems", "mems")):
@@ -42,9 +48,58 @@ def from_options(options: Mapping[str, Any]) -> dict[str, Any]:
             cpu[key] = options[option]
     if cpu:
         resources["cpu"] = cpu
+    block = _block(options)
+    if block:
+        resources["blockIO"] = block
     if options.get("pids_limit"):
         resources["pids"] = {"limit": options["pids_limit"] if options["pids_limit"] > 0 else -1}
     return resources
+
+
+_RATES = (
+    ("device_read_bps", "throttleReadBpsDevice"),
+    ("device_write_bps", "throttleWriteBpsDevice"),
+    ("device_read_iops", "throttleReadIOPSDevice"),
+    ("device_write_iops", "throttleWriteIOPSDevice"),
+)
+
+
+def _block(options: Mapping[str, Any]) -> dict[str, Any]:
+    block: dict[str, Any] = {}
+    if options.get("blkio_weight"):
+        block["weight"] = options["blkio_weight"]
+    for option, key in _RATES:
+        for index, entry in enumerate(options.get(option) or ()):
+            try:
+                info = os.stat(entry["path"])
+            except OSError as error:
+                sentence = "%s: %s cannot be used: %s" % (option, entry["path"], error.strerror)
+                raise UsageError(sentence, path="%s[%d].path" % (option, index)) from None
+            if not stat.S_ISBLK(info.st_mode):
+                raise UsageError(
+                    "%s: %s is not a block device" % (option, entry["path"]), path="%s[%d].path" % (option, index)
+                )
+            device = {"major": os.major(info.st_rdev), "minor": os.minor(info.st_rdev)}
+            block.setdefault(key, []).append({**device, "rate": entry["rate"]})
+    return block
+
+
+def taken_back(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """``now`` and with it what undoes the parts of ``before`` (both OCI resources) that are not in it and that no
+    table of defaults knows: rates of 0 and a weight of 0 mean "as if never set"."""
+    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in now.items()}
+    for section in ("memory", "blockIO"):
+        for key, value in (before.get(section) or {}).items():
+            mine = merged.setdefault(section, {})
+            if isinstance(value, list):
+                kept = {(entry["major"], entry["minor"]) for entry in mine.get(key, [])}
+                gone = [{**entry, "rate": 0} for entry in value if (entry["major"], entry["minor"]) not in kept]
+                mine[key] = gone + mine.get(key, [])
+            elif key in ("weight", "disableOOMKiller"):
+                mine.setdefault(key, False if key == "disableOOMKiller" else 0)
+            elif key == "swappiness":
+                mine.setdefault(key, -1)
+    return merged
 
 
 def _memory(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,6 +126,10 @@ def _memory(options: Mapping[str, Any]) -> dict[str, Any]:
         found["swap"] = -1
     if reservation > 0:
         found["reservation"] = reservation
+    if options.get("memory_swappiness") is not None:
+        found["swappiness"] = options["memory_swappiness"]
+    if options.get("oom_killer"):
+        found["disableOOMKiller"] = True
     return found
 
 
@@ -154,8 +213,8 @@ def expected(options: Mapping[str, Any], *, version: Mapping[str, int], swap: bo
         v2 = version.get("memory") == 2
         result["memory_swap"] = (pages(limit) or 0) + (pages(total - limit) or 0) if v2 else pages(total)
     result["memory_reservation"] = pages(memory.get("reservation", -1))
-    if "quota" in cpu:
-        result["cpus"] = cpu["quota"] / cpu["period"]
+    if cpu.get("quota", 0) > 0:
+        result["cpus"] = cpu["quota"] / cpu.get("period", PERIOD)
     result["cpu_shares"] = same_shares(cpu.get("shares", DEFAULT_SHARES), version.get("cpu", 1))
     for option, key in (("cpuset_cpus", "cpus"), ("cpuset_mems", "mems")):
         if key in cpu:

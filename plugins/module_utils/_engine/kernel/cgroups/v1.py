@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional
 
 from ...errors import UsageError
 from .files import Write, keyed
-from .resources import format_list, pages, parse_list, same_shares
+from .resources import PERIOD, format_list, pages, parse_list, same_shares
 
 # (controller, file) → its text, or None when it is absent.
 Reader = Callable[[str, str], Optional[str]]
@@ -54,7 +54,8 @@ def _memory(memory: Mapping[str, Any], read: Reader) -> list[Write]:
     if memory.get("reservation") is not None:
         out.append(Write("memory", "memory.soft_limit_in_bytes", str(memory["reservation"]), "memory_reservation"))
     if memory.get("swappiness") is not None:
-        out.append(Write("memory", "memory.swappiness", str(memory["swappiness"]), "memory_swappiness"))
+        value = memory["swappiness"]
+        out.append(Write("memory", "memory.swappiness", str(value if value >= 0 else 60), "memory_swappiness"))
     if memory.get("disableOOMKiller") is not None:
         value = "1" if memory["disableOOMKiller"] else "0"
         out.append(Write("memory", "memory.oom_control", value, "oom_killer"))
@@ -77,7 +78,7 @@ def _cpu(cpu: Mapping[str, Any], read: Reader) -> list[Write]:
         else:
             out.append(limit)
     elif period:
-        out.append(Write("cpu", "cpu.cfs_period_us", str(period), "cpu_period"))
+        out.append(Write("cpu", "cpu.cfs_period_us", str(period), "cpus"))
     if cpu.get("burst") is not None:
         out.append(Write("cpu", "cpu.cfs_burst_us", str(cpu["burst"]), "cpu_burst"))
     if cpu.get("idle") is not None:
@@ -97,9 +98,11 @@ def _pids(pids: Mapping[str, Any]) -> list[Write]:
 
 def _block(block: Mapping[str, Any], read: Reader) -> list[Write]:
     out = []
-    prefix = "blkio.bfq." if read("blkio", "blkio.bfq.weight") is not None else "blkio."
-    if block.get("weight"):
-        out.append(Write("blkio", prefix + "weight", str(block["weight"]), "blkio_weight", True))
+    bfq = read("blkio", "blkio.bfq.weight") is not None
+    prefix = "blkio.bfq." if bfq else "blkio."
+    if block.get("weight") is not None:
+        value = str(block["weight"] or (100 if bfq else 500))
+        out.append(Write("blkio", prefix + "weight", value, "blkio_weight", True))
     for entry in block.get("weightDevice") or []:
         value = "%d:%d %d" % (entry["major"], entry["minor"], entry["weight"])
         out.append(Write("blkio", prefix + "weight_device", value, "blkio_weight_device", True))
@@ -131,6 +134,7 @@ def defaults(parent: Reader) -> dict[str, Any]:
         "cpu": {
             "shares": 1024,
             "quota": -1,
+            "period": PERIOD,
             "cpus": parent("cpuset", "cpuset.cpus"),
             "mems": parent("cpuset", "cpuset.mems"),
         },

@@ -79,18 +79,18 @@ def _pids(pids: Mapping[str, Any]) -> list[Write]:
 def _block(block: Mapping[str, Any], read: Reader) -> list[Write]:
     out = []
     weight = block.get("weight")
-    if weight:
+    if weight is not None:  # 0: as if never set
         if read("io", "io.bfq.weight") is not None:
-            out.append(Write("io", "io.bfq.weight", str(weight), "blkio_weight"))
+            out.append(Write("io", "io.bfq.weight", str(weight or 100), "blkio_weight"))
         else:
-            scaled = 1 + (weight - 10) * 9999 // 990  # 10..1000 onto 1..10000
+            scaled = 1 + (weight - 10) * 9999 // 990 if weight else 100  # 10..1000 onto 1..10000
             out.append(Write("io", "io.weight", "default %d" % scaled, "blkio_weight", True))
     for entry in block.get("weightDevice") or []:
         value = "%d:%d %d" % (entry["major"], entry["minor"], entry["weight"])
         out.append(Write("io", "io.bfq.weight", value, "blkio_weight_device", True))
     for key, word in _IO:
         for entry in block.get(key) or []:
-            value = "%d:%d %s=%d" % (entry["major"], entry["minor"], word, entry["rate"])
+            value = "%d:%d %s=%s" % (entry["major"], entry["minor"], word, entry["rate"] or "max")
             out.append(Write("io", "io.max", value, key))
     return out
 

@@ -1,0 +1,108 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Canonical forms of the rarer options of a container: namespaces, block devices, device rules, secrets.
+
+Like ``values``; apart, because most tasks name none of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .values import absolute, bad, octal, size
+
+
+def umask(option: str, text: Any) -> int:
+    """Octal, at most 0777."""
+    number = octal(option, text)
+    if number > 0o777:
+        raise bad(option, text, "is not a umask; the largest is 0777")
+    return number
+
+
+def rate_size(option: str, value: dict[str, Any]) -> dict[str, Any]:
+    """``{path, rate: "1m"}`` as ``{path, rate: bytes a second}``."""
+    return _rate(option, value, size(option + ".rate", value["rate"]))
+
+
+def rate_count(option: str, value: dict[str, Any]) -> dict[str, Any]:
+    """``{path, rate: operations a second}``."""
+    return _rate(option, value, int(value["rate"]))
+
+
+def _rate(option: str, value: dict[str, Any], rate: int) -> dict[str, Any]:
+    if rate <= 0:
+        raise bad(option + ".rate", value["rate"], "is no limit; leave the entry out for none")
+    if not value["path"].startswith("/dev/"):
+        raise bad(option + ".path", value["path"], "is not the path of a device below /dev")
+    return {"path": value["path"], "rate": rate}
+
+
+def device_rule(option: str, text: str) -> str:
+    """``TYPE MAJOR:MINOR ACCESS``, as the device cgroup takes it."""
+    kind, _space, rest = " ".join(str(text).split()).partition(" ")
+    numbers, _space, access = rest.partition(" ")
+    major, _colon, minor = numbers.partition(":")
+    whole = kind in ("a", "b", "c") and access and not set(access) - set("rwm")
+    if not whole or not all(part == "*" or part.isdigit() for part in (major, minor)):
+        raise bad(option, text, "is not a device rule such as 'c 42:* rwm'")
+    return "%s %s:%s %s" % (kind, major, minor, "".join(letter for letter in "rwm" if letter in access))
+
+
+def link(option: str, text: str) -> dict[str, str]:
+    """``CONTAINER[:ALIAS]``."""
+    name, _colon, alias = str(text).partition(":")
+    if not name:
+        raise bad(option, text, "is not CONTAINER[:ALIAS]")
+    return {"name": name, "alias": alias or name}
+
+
+def volumes_from(option: str, text: str) -> dict[str, Any]:
+    """``CONTAINER[:ro|rw]``."""
+    name, colon, mode = str(text).partition(":")
+    if not name or (colon and mode not in ("ro", "rw")):
+        raise bad(option, text, "is not CONTAINER[:ro|rw]")
+    return {"name": name, "read_only": True} if mode == "ro" else {"name": name}
+
+
+def mac_address(option: str, text: str) -> str:
+    raw = str(text).lower().replace("-", ":")
+    octets = raw.split(":")
+    if len(octets) != 6 or any(len(o) != 2 or set(o) - set("0123456789abcdef") for o in octets):
+        raise bad(option, text, "is not a MAC address")
+    if int(octets[0], 16) & 1:
+        raise bad(option, text, "is a multicast address; the lowest bit of its first octet must be 0")
+    return raw
+
+
+def cgroup_parent(option: str, text: str) -> str:
+    """A relative path; Docker's leading slash means the same."""
+    parts = [part for part in str(text).split("/") if part]
+    if not parts or any(part in (".", "..") for part in parts) or "\0" in text:
+        raise bad(option, text, "is not the path of a cgroup")
+    if parts[-1].endswith(".slice"):
+        raise bad(option, text, "is a systemd slice; give the path of a cgroup")
+    return "/".join(parts)
+
+
+def secret(option: str, value: dict[str, Any]) -> dict[str, Any]:
+    """``{name, target, mode, uid?, gid?, content | source}``. The content leaves the spec in ``resources``: what is
+    stored is a keyed digest of it."""
+    name = str(value["name"])
+    if "/" in name or "\0" in name or name in ("", ".", ".."):
+        raise bad(option + ".name", name, "is not a file name")
+    given = [key for key in ("content", "source") if value.get(key) is not None]
+    if len(given) != 1:
+        raise bad(option, name, "needs one of content and source")
+    target = absolute(option + ".target", value.get("target") or "/run/secrets/" + name)
+    if not target.startswith("/run/secrets/"):
+        raise bad(option + ".target", target, "is outside of /run/secrets")
+    out: dict[str, Any] = {"name": name, "target": target, "mode": octal(option + ".mode", value.get("mode") or "0400")}
+    for key in ("uid", "gid"):
+        if value.get(key) is not None:
+            if not 0 <= int(value[key]) < 2**32 - 1:
+                raise bad("%s.%s" % (option, key), value[key], "is not an ID")
+            out[key] = int(value[key])
+    out[given[0]] = value[given[0]]
+    return out

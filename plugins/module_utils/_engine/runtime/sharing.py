@@ -1,0 +1,65 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Namespaces that a container has in common with another container or with the host.
+
+config.json names another container by its ID (``"path": "container:<id>"``), never by a process: it is looked up at
+every start, also at those the restart policy makes. The descriptor is opened between two looks at the process, so that
+a reused pid cannot put a container into a namespace of the host.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..errors import KernelError, StartError
+from ..kernel import pidfd as pidfds
+from ..kernel.syscalls import CLONE_NEWPID, Kernel
+from ..paths import Paths
+from . import statefile
+
+PREFIX = "container:"
+_FILES = {"ipc": "ipc", "pid": "pid", "uts": "uts", "network": "net", "mount": "mnt"}
+
+
+def resolve(kernel: Kernel, paths: Paths, config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` with descriptors of this process (inherited by the clone) in the place of containers; joins a shared
+    pid namespace for the children to come. Raises ``StartError`` when the other one does not run."""
+    namespaces = []
+    for namespace in config["linux"]["namespaces"]:
+        path = namespace.get("path", "")
+        if path.startswith(PREFIX):
+            fd = _open(paths, path[len(PREFIX) :], namespace["type"])
+            namespace = {**namespace, "path": "/proc/self/fd/%d" % fd}
+            if namespace["type"] == "pid":
+                try:
+                    kernel.setns(fd, CLONE_NEWPID)
+                except OSError as error:
+                    raise KernelError.wrap(error, "Cannot join the pid namespace", step="join_namespace") from error
+        namespaces.append(namespace)
+    mounts = []
+    for mount in config["mounts"]:
+        if mount.get("from", "").startswith(PREFIX):
+            mount = {**mount, "from": "/proc/self/fd/%d" % _open(paths, mount["from"][len(PREFIX) :], "mount")}
+        mounts.append(mount)
+    return {**config, "linux": {**config["linux"], "namespaces": namespaces}, "mounts": mounts}
+
+
+def _open(paths: Paths, container_id: str, kind: str) -> int:
+    state = statefile.read(paths.container(container_id) + "/state.json")
+    pidfd = pidfds.open_pid(state["pid"], state["pid_start"]) if state and statefile.process_alive(state) else None
+    if state is None or pidfd is None:
+        raise StartError(
+            "cannot join the %s namespace of a non running container: %s" % (kind, container_id[:12]),
+            step="join_namespace",
+            hint="start it first",
+        )
+    try:
+        fd = os.open("/proc/%d/ns/%s" % (state["pid"], _FILES[kind]), os.O_RDONLY | os.O_CLOEXEC)
+        if pidfds.wait(pidfd, 0):
+            os.close(fd)
+            raise StartError("container %s ended while it was joined" % container_id[:12], step="join_namespace")
+        return fd
+    finally:
+        os.close(pidfd)
