@@ -54,8 +54,8 @@ options:
         or zstd - or the directory of an OCI layout. The image called O(name) is taken from it, or its only image,
         which is called O(name) then whatever the archive calls it. When O(name) is another image's name now,
         RV(actions[].detail) says so in C(replaces).
-      - For O(source=controller), a relative path is looked for where the C(copy) module looks for its C(src), in C(files)
-        of the role or beside the playbook.
+      - For O(source=controller), a relative path is looked for where the C(copy) module looks for its C(src), in
+        C(files) of the role or beside the playbook.
       - For O(source=import), a tar archive of a root file system on the target, plain or compressed with gzip,
         bzip2 or xz.
       - The same archive with the same O(changes) always gives the same image ID, so importing it again changes
