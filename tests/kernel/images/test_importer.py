@@ -93,7 +93,7 @@ BAD = {
     "cut xz": (lzma.compress(TAR)[:-30], IntegrityError),
     "cut bzip2": (bz2.compress(TAR)[:-9], IntegrityError),
     "broken xz": (lzma.compress(TAR)[:20] + b"x" * 40, IntegrityError),
-    "zstd": (b"\x28\xb5\x2f\xfd" + b"x" * 100, Unsupported),
+    "broken zstd": (b"\x28\xb5\x2f\xfd" + b"x" * 100, (IntegrityError, Unsupported)),
     "hostile": (build([file("../x")]), IntegrityError),
     "cut tar": (TAR[:3000], IntegrityError),
 }

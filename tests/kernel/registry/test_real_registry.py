@@ -21,6 +21,7 @@ from helpers.registry import Registry, available
 from module_utils._engine import process
 from module_utils._engine.errors import AuthError, DiskFull, NotFound, RegistryError
 from module_utils._engine.images import pull as pulling
+from module_utils._engine.images import zstd
 from module_utils._engine.images.reference import parse
 from module_utils._engine.kernel.syscalls import Kernel
 from module_utils._engine.paths import Paths
@@ -94,6 +95,16 @@ def test_docker_schema_2_converted_by_skopeo(store: Store, layout: str, tmp_path
         report = pull(store, "%s/team/app:d" % registry.host)
         assert report.image.manifest_type == DOCKER["manifest"]
         assert [one.diff_id for one in report.image.layers] == IMAGE.diff_ids
+
+
+@pytest.mark.skipif(zstd.backend() is None, reason="nothing here reads zstd")
+def test_zstd_layers_made_by_skopeo(store: Store, layout: str, tmp_path: Path) -> None:
+    with Registry(str(tmp_path)) as registry:
+        registry.push_layout(layout, "team/app:z", "--dest-compress-format", "zstd", "--dest-compress-level", "19")
+        report = pull(store, "%s/team/app:z" % registry.host)
+        assert report.image.id == IMAGE.id and report.digest != IMAGE.top
+        kinds = {one.media_type.rpartition("+")[2] for one in report.image.layers}
+        assert kinds == {"zstd"}, "skopeo reused the gzip blobs"
 
 
 def test_tls_is_verified_where_an_authority_is_given(store: Store, layout: str, tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ import pytest
 from helpers import fake_registry as fake
 from helpers.fake_registry import FakeRegistry
 from helpers.images import DOCKER, OCI, Image, build_image, build_index, descriptor, digest_of, layer
+from helpers.zstd import frame, skippable
 from module_utils._engine.errors import IntegrityError, NotFound, RegistryError, Unsupported, UsageError, WharfError
 from module_utils._engine.images import pull as pulling
+from module_utils._engine.images import zstd
 from module_utils._engine.images.inspect import inspect
 from module_utils._engine.images.reference import parse
 from module_utils._engine.kernel.syscalls import Kernel
@@ -230,7 +232,10 @@ def test_indexes_of_indexes_end(store: Store, registry: FakeRegistry) -> None:
                 pull(store, name, platform="linux/amd64")
 
 
-def test_artifacts_and_strange_layers_are_refused_before_any_blob(store: Store, registry: FakeRegistry) -> None:
+def test_artifacts_and_strange_layers_are_refused_before_any_blob(
+    store: Store, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zstd, "_found", [None])  # a host that cannot read it
     wanted = image()
     registry.add("team/app", "0", wanted)
     for change, words in (
@@ -245,13 +250,26 @@ def test_artifacts_and_strange_layers_are_refused_before_any_blob(store: Store, 
     assert not registry.seen("/blobs/") and is_empty(store)
 
 
-def test_zstd_behind_a_gzip_media_type_is_named(store: Store, registry: FakeRegistry) -> None:
+@pytest.mark.skipif(zstd.backend() is None, reason="nothing here reads zstd")
+@pytest.mark.parametrize("kind", [OCI["layer"] + "+zstd", OCI["layer.gzip"], DOCKER["layer"] + ".zstd"])
+def test_zstd_layers_whatever_they_are_called(store: Store, registry: FakeRegistry, kind: str) -> None:
+    data = layer({"a": b"x" * 5000})
+    blob = skippable(b"table of contents") + frame(data[:3000]) + frame(data[3000:])
+    wanted = build_image([data])
+    document = _document(wanted)
+    document["layers"][0] = descriptor(blob, kind)
+    registry.blobs.update({**wanted.blobs, digest_of(blob): blob})
+    assert pull(store, _serve(registry, document)).image.id == wanted.id
+
+
+@pytest.mark.skipif(zstd.backend() is None, reason="nothing here reads zstd")
+def test_damaged_zstd_is_refused(store: Store, registry: FakeRegistry) -> None:
     wanted = image()
     blob = b"\x28\xb5\x2f\xfd" + b"x" * 100
     document = _document(wanted)
-    document["layers"][0] = descriptor(blob, OCI["layer.gzip"])
+    document["layers"][0] = descriptor(blob, OCI["layer"] + "+zstd")
     registry.blobs.update({**wanted.blobs, digest_of(blob): blob})
-    with pytest.raises(Unsupported, match="zstd"):
+    with pytest.raises(IntegrityError, match="damaged zstd data"):
         pull(store, _serve(registry, document))
     assert is_empty(store)
 

@@ -207,7 +207,7 @@ def _platform(value: Any, field: str, subject: str) -> Optional[dict[str, Any]]:
 
 def require_image(manifest: Manifest, subject: str) -> None:
     """Refuse what is no image that a container can run from: artifacts (charts, signatures, attestations), foreign,
-    encrypted and zstd layers. Raises ``Unsupported`` before anything is downloaded."""
+    encrypted layers, and zstd where the host cannot read it. Raises ``Unsupported`` before anything is downloaded."""
     kind = manifest.config.media_type
     if kind not in media.CONFIGS:
         kind = manifest.artifact_type or kind or "of an unknown kind"
@@ -238,7 +238,9 @@ def _layer_fault(kind: str) -> str:
         if kind.startswith(base):
             compression = kind[len(base) :].lstrip("+.")
             if compression == "zstd":
-                return "it is compressed with zstd, which this release does not read; push the image with gzip layers"
+                from . import zstd
+
+                return "" if zstd.backend() else "it %s" % zstd.missing()
             if compression in _COMPRESSIONS:
                 return ""
     return "its media type %s is not that of a file system layer" % (kind or "(none)")

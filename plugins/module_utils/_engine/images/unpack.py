@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A layer blob as the uncompressed tar bytes in it: gzip (of several members too) or plain, told by magic.
+"""A layer blob as the uncompressed tar bytes in it: gzip (of several members too), zstd or plain, told by magic.
 
 Only verified blobs come here: no byte reaches the decompressor or the tar reader before the blob's digest was right.
 """
@@ -52,8 +52,8 @@ def unpack(fd: int, write: Callable[[bytes], object], *, subject: str) -> int:
     ``write`` runs in a thread of its own while the next bytes are decompressed (zlib, sha256 and write(2) all let go
     of the interpreter: twice as fast on two processors). It has ended when this function returns or raises.
 
-    Raises ``IntegrityError`` (damaged gzip, garbage after it, a decompression bomb), ``Unsupported`` (another
-    compression), and what ``write`` raises.
+    Raises ``IntegrityError`` (damaged data, garbage after it, a decompression bomb), ``Unsupported`` (another
+    compression, or zstd where the host cannot read it), and what ``write`` raises.
     """
     with _Behind(write) as behind:
         return _feed(fd, behind.put, subject)
@@ -101,9 +101,11 @@ def _feed(fd: int, write: Callable[[bytes], object], subject: str) -> int:
     kind = compression(start)
     if kind == "gzip":
         return _Gunzip(source, write, subject).run(start)
+    if kind == "zstd":
+        return _unzstd(source, start, write, subject)
     if kind:
         raise Unsupported(
-            "%s is compressed with %s, which this release does not read; push the image with gzip layers"
+            "%s is compressed with %s, which no registry's layer may be; push the image with gzip or zstd layers"
             % (subject, kind),
             step="unpack_layer",
             subject=subject,
@@ -113,6 +115,33 @@ def _feed(fd: int, write: Callable[[bytes], object], subject: str) -> int:
         write(start)
         start = source.read()
     return source.offset
+
+
+def _unzstd(source: _Source, start: bytes, write: Callable[[bytes], object], subject: str) -> int:
+    from . import zstd
+
+    produced = 0
+
+    def take(data: bytes) -> None:
+        nonlocal produced
+        produced += len(data)
+        check_ratio(produced, source.offset, subject)
+        write(data)
+
+    try:
+        zstd.decompress(start, source.read, take, subject=subject)
+    except zstd.Damaged as error:
+        _refuse(subject, "is damaged zstd data (%s)" % error)
+    return produced
+
+
+def check_ratio(produced: int, taken: int, subject: str) -> None:
+    if produced > RATIO_FREE and produced > RATIO_LIMIT * taken:
+        _refuse(subject, "unpacks to more than %d times its size; that is a decompression bomb" % RATIO_LIMIT)
+
+
+def _refuse(subject: str, why: str) -> NoReturn:
+    raise IntegrityError("%s %s" % (subject, why), step="unpack_layer", subject=subject)
 
 
 class _Source:
@@ -143,7 +172,7 @@ class _Gunzip:
         """One member after the other (pigz, estargz): Go's reader, which made most layers, does the same."""
         while data:
             if not self._begins_member(data):
-                self._refuse("has garbage after its compressed data")
+                _refuse(self._subject, "has garbage after its compressed data")
             data = self._member(data)
         return self._produced
 
@@ -159,10 +188,10 @@ class _Gunzip:
             try:
                 out = decoder.decompress(data, _OUT)
             except zlib.error as error:
-                self._refuse("is damaged gzip data (%s)" % error)
+                _refuse(self._subject, "is damaged gzip data (%s)" % error)
             if out:
                 self._produced += len(out)
-                self._check_ratio()
+                check_ratio(self._produced, self._source.offset, self._subject)
                 self._write(out)
             if decoder.eof:
                 return decoder.unused_data or self._source.read()
@@ -170,11 +199,4 @@ class _Gunzip:
             if not data:
                 data = self._source.read()
                 if not data and not out:
-                    self._refuse("ends in the middle of its compressed data")
-
-    def _check_ratio(self) -> None:
-        if self._produced > RATIO_FREE and self._produced > RATIO_LIMIT * self._source.offset:
-            self._refuse("unpacks to more than %d times its size; that is a decompression bomb" % RATIO_LIMIT)
-
-    def _refuse(self, why: str) -> NoReturn:
-        raise IntegrityError("%s %s" % (self._subject, why), step="unpack_layer", subject=self._subject)
+                    _refuse(self._subject, "ends in the middle of its compressed data")
