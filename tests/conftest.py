@@ -11,6 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 from helpers import clean_host
+from hypothesis import HealthCheck, settings
+
+# A slow machine is no reason to fail: what a test takes says something about the machine, not about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 GRACE_SECONDS = 5.0
 
