@@ -122,7 +122,12 @@ class Guest:
 
     def ssh(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(
-            [*self.ssh_command(), command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
+            [*self.ssh_command(), command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
         if check and result.returncode:
             raise LabError("%s: %r failed: %s" % (self.machine.name, command, result.stderr or result.stdout))
@@ -189,7 +194,7 @@ class Guest:
 
     def _has_snapshot(self) -> bool:
         text = subprocess.run(
-            ["qemu-img", "snapshot", "-l", self._file("disk.qcow2")], capture_output=True, text=True
+            ["qemu-img", "snapshot", "-l", self._file("disk.qcow2")], capture_output=True, text=True, check=False
         ).stdout
         return any(_SNAPSHOT in line.split() for line in text.splitlines())
 

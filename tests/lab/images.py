@@ -94,6 +94,8 @@ def _bootstrap(machine: Machine, root: str) -> None:
 
 
 def _run(*argv: str) -> None:
-    result = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    result = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     if result.returncode:
         raise LabError("%s failed:\n%s" % (argv[0], result.stdout[-3000:]))

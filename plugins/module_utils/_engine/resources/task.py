@@ -110,7 +110,7 @@ def query(expression: Optional[str], value: Any) -> Any:
     except JMESPathError as error:
         raise UsageError(
             # The parser's words come in lines, with an arrow under the text.
-            "query: %r is not valid JMESPath: %s" % (expression, str(error).split("\n")[0].rstrip(":")),
+            "query: %r is not valid JMESPath: %s" % (expression, str(error).partition("\n")[0].rstrip(":")),
             step="query",
             path="query",
         ) from None
