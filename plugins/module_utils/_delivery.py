@@ -5,7 +5,7 @@
 
 A module's payload holds this file and the option tables, and no engine: AnsiballZ compiles whatever it carries on
 every task. The engine lies in ``<state_dir>/engine/<sha256>/`` with its byte code, put there by the first task
-(``plugins/action/engine.py`` brings the archive). So nothing here imports ``_engine`` statically.
+(``plugins/action/container.py`` brings the archive). So nothing here imports ``_engine`` statically.
 
 This file alone must still load on Python 3.8, which ansible-core 2.19 accepts and the engine does not.
 """

@@ -3,10 +3,13 @@
 
 """Runs every module of the collection, and brings the engine to targets that don't have it yet.
 
-Nobody names this action: ``meta/runtime.yml`` routes the modules to it. The module is an ordinary one and carries
-no engine; it is told the bundle's content hash. Only when the target answers that it lacks that bundle, the bundle is
-transferred and the module runs again. So a task on a prepared host costs no extra round trip, and become, pipelining,
-async, loops, check mode, diff, no_log and any connection plugin work as for every module.
+Nobody names this action: ``meta/runtime.yml`` routes the modules to it. It bears the name of one of them because
+Ansible's sanity tests want an action to be documented by a module of its name.
+
+The module is an ordinary one and carries no engine; it is told the bundle's content hash. Only when the target answers
+that it lacks that bundle, the bundle is transferred and the module runs again. So a task on a prepared host costs no
+extra round trip, and become, pipelining, async, loops, check mode, diff, no_log and any connection plugin work as for
+every module.
 """
 
 from __future__ import annotations
