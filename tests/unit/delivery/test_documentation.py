@@ -27,7 +27,8 @@ def block(module: str, name: str) -> Any:
 def test_every_module_is_routed_to_the_action_and_in_the_action_group() -> None:
     runtime = yaml.safe_load((ROOT / "meta/runtime.yml").read_text())
     assert runtime["action_groups"]["all"] == MODULES
-    assert runtime["plugin_routing"]["modules"] == {name: {"action_plugin": "wharf.engine.container"} for name in MODULES}
+    routed = {name: {"action_plugin": "wharf.engine.container"} for name in MODULES}
+    assert runtime["plugin_routing"]["modules"] == routed
 
 
 def test_the_engine_and_the_collection_have_one_version() -> None:
