@@ -21,10 +21,8 @@ LIMITS = (
 
 def state(task: Task, record: ContainerRecord) -> dict[str, Any]:
     """The monitor's facts (``status``, ``pid``, ``exit_code`` ...), believed as far as the kernel confirms them."""
-    from ..runtime import statefile
-
-    path = task.paths.container(record.id) + "/state.json"
-    return statefile.present(statefile.read(path) or statefile.blank(record.id))
+    # through the runtime, which waits for a monitor that is about to write down how its container ended
+    return task.runtime.state(record.id)
 
 
 def is_running(facts: dict[str, Any]) -> bool:
