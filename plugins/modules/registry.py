@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 ---
 module: registry
 version_added: 0.1.0
-short_description: Log in to registries
+short_description: Log in to registries, and choose their mirrors
 description:
   - Keep or remove the credentials that the engine uses for a registry on this target.
   - Credentials are verified with the registry before they are kept, in a file that only root can read.
@@ -28,20 +28,28 @@ options:
     default: docker.io
     aliases: [registry, url]
   username:
-    description: Name to log in with. Required with O(state=present).
+    description: Name to log in with. Required with O(state=present), unless O(mirrors) is given.
     type: str
     aliases: [user]
   password:
-    description: Password or access token. Required with O(state=present).
+    description: Password or access token. Required with O(username).
     type: str
   reauthorize:
     description: Ask the registry whether the credentials are still good even if they are the same as last time.
     type: bool
     default: false
     aliases: [reauth]
+  mirrors:
+    description:
+      - Where images of this registry are pulled from before the registry itself is asked, in this order, such as
+        V(https://mirror.example.com) or V(http://10.0.0.1:5000/hub). Without a scheme it is https.
+      - The list is complete, and an empty one means none. Without this option, mirrors stay as they are.
+      - A mirror that fails is passed over with a warning.
+    type: list
+    elements: str
   state:
     description:
-      - With V(present) the credentials are kept.
+      - With V(present) the credentials and mirrors are kept.
       - With V(absent) there are none for this registry.
     type: str
     choices: [absent, present]
@@ -50,6 +58,11 @@ options:
     description: How many seconds the registry may keep silent before the task fails.
     type: float
     default: 60
+notes:
+  - Credentials are also read from the files of Docker and Podman and from credential helpers that those name, mirrors
+    from C(/etc/containers/registries.conf) and C(/etc/docker/daemon.json), and certificates from
+    C(/etc/containers/certs.d) and C(/etc/docker/certs.d). This module changes none of them.
+  - For Amazon ECR, AWS keys in the task's C(environment) or in C(~/.aws/credentials) of the target are enough.
 seealso:
   - module: wharf.engine.registry_info
   - module: wharf.engine.image
@@ -62,6 +75,12 @@ EXAMPLES = r"""
     registry_url: registry.example.com
     username: deploy
     password: "{{ registry_password }}"
+
+- name: Pull Docker Hub's images through a mirror
+  wharf.engine.registry:
+    registry_url: docker.io
+    mirrors:
+      - https://mirror.example.com
 
 - name: Log out
   wharf.engine.registry:
@@ -76,6 +95,12 @@ login_result:
   returned: success
   type: dict
   sample: {"registry": "registry.example.com", "username": "deploy"}
+mirrors:
+  description: The registry's mirrors as set by this module.
+  returned: success
+  type: list
+  elements: str
+  sample: ["https://mirror.example.com"]
 actions:
   description:
     - What was done, or in check mode what would be done, in this order.

@@ -39,8 +39,9 @@ class FakeRegistry:
     """``requests`` is everything that arrived. ``auth`` is None, ("basic", user, password) or
     ("bearer", user, password); with user "" tokens are for everybody. ``token_life`` requests expire a token."""
 
-    def __init__(self, tls: str = "", address: str = "127.0.0.1") -> None:
-        """``tls``: a directory with ``server.crt`` and ``server.key`` (see ``helpers.registry.make_certificates``)."""
+    def __init__(self, tls: str = "", address: str = "127.0.0.1", clients: str = "") -> None:
+        """``tls``: a directory with ``server.crt`` and ``server.key`` (see ``helpers.registry.make_certificates``).
+        ``clients``: the authority whose certificates clients must show."""
         self.scheme = "https" if tls else "http"
         self.blobs: Dict[str, bytes] = {}
         self.manifests: Dict[Tuple[str, str], Tuple[bytes, str]] = {}
@@ -64,6 +65,9 @@ class FakeRegistry:
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(tls + "/server.crt", tls + "/server.key")
+            if clients:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(cafile=clients)
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 

@@ -41,6 +41,7 @@ REGISTRY: Table = {
     "username": {"type": "str", "aliases": ["user"]},
     "password": {"type": "str", "no_log": True},
     "reauthorize": {"type": "bool", "default": False, "aliases": ["reauth"]},
+    "mirrors": {"type": "list", "elements": "str"},
     "state": {"type": "str", "choices": ["absent", "present"], "default": "present"},
 }
 

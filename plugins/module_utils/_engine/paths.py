@@ -74,6 +74,10 @@ class Paths:
         return self.state + "/auth.json"
 
     @property
+    def mirrors(self) -> str:
+        return self.state + "/mirrors.json"
+
+    @property
     def netns(self) -> str:
         return self.run + "/netns"
 

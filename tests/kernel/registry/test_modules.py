@@ -92,3 +92,19 @@ def test_mistakes_are_told_before_and_after_asking(engine: Engine, registry: Reg
     for check in (True, False):
         with pytest.raises(NotFound):
             engine.run("image", check=check, name=registry.host + "/team/app:2")
+
+
+def test_mirrors_are_a_state_and_are_used(engine: Engine, registry: Registry) -> None:
+    task = {"registry_url": "nowhere.invalid", "mirrors": ["http://%s/team/" % registry.host]}
+    assert engine.run("registry", check=True, **task)["changed"]
+    done = engine.run("registry", **task)
+    assert done["changed"] and done["mirrors"] == ["http://%s/team" % registry.host] and done["login_result"] == {}
+    assert not engine.run("registry", **task)["changed"]
+    login(engine, registry)
+    pulled = engine.run("image", name="nowhere.invalid/app:1")
+    assert pulled["changed"] and pulled["image"]["RepoTags"] == ["nowhere.invalid/app:1"]
+    assert not engine.run("image", name="nowhere.invalid/app:1", pull="always")["changed"]
+    assert engine.run("registry", registry_url="nowhere.invalid", mirrors=[])["changed"]
+    assert not engine.run("registry", registry_url="nowhere.invalid", state="absent")["changed"]
+    with pytest.raises(UsageError, match="username and password are required"):
+        engine.run("registry", registry_url="nowhere.invalid")

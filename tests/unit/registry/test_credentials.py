@@ -8,13 +8,15 @@ from __future__ import annotations
 import base64
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.fake_registry import FakeRegistry
-from module_utils._engine.errors import AuthError, RegistryError, StateError, UsageError
-from module_utils._engine.registry.credentials import Credential, login, logout, lookup
+from module_utils._engine.errors import AuthError, RegistryError, StateError, TimedOut, UsageError
+from module_utils._engine.registry import helpers
+from module_utils._engine.registry.credentials import Credential, login, logout, lookup, stored
 from module_utils._engine.registry.transport import Transport
 
 
@@ -150,6 +152,80 @@ def test_a_helper_is_asked_and_its_name_is_no_path(auth: str, tmp_path: Path, mo
     assert asked == [(["docker-credential-vault", "get"], b"r")]
     assert lookup(auth, "s") is None and len(asked) == 1
     assert lookup(auth, "t").username == "a"  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auth: str) -> Any:
+    """``helper(script)``: a program docker-credential-x on the path, which the login file names for everything."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    monkeypatch.setenv("PATH", "%s:%s" % (directory, os.environ["PATH"]))
+
+    def make(script: str) -> None:
+        program = directory / "docker-credential-x"
+        program.write_text("#!/bin/sh\n" + script)
+        program.chmod(0o755)
+        write(auth, {"credsStore": "x", "auths": {"known": {"auth": b64("a:b")}}})
+
+    return make
+
+
+def test_a_real_helper_gets_the_host_and_the_tasks_environment(
+    auth: str, helper: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLOUD", "secret of the task")
+    helper('read host; test "$1" = get && printf \'{"Username":"%s","Secret":"%s"}\' "$host" "$CLOUD"')
+    found = lookup(auth, "r.example.com:5000")
+    assert found is not None and (found.username, found.password) == ("r.example.com:5000", "secret of the task")
+    assert found.source == "docker-credential-x (%s)" % auth
+
+
+def test_a_helper_that_hangs_is_ended_and_named(auth: str, helper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helpers, "TIMEOUT", 0.3)
+    helper("exec sleep 60")
+    started = time.monotonic()
+    with pytest.raises(TimedOut, match=r"docker-credential-x .* did not answer within 0\.3 seconds"):
+        lookup(auth, "r")
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo garbage with s3cret", "did not answer with a user name and a secret"),
+        ("printf '[]'", "did not answer with a user name and a secret"),
+        ('printf \'{"Username": 1, "Secret": "s3cret"}\'', "did not answer with a user name and a secret"),
+        ("true", "did not answer with a user name and a secret"),
+        ("echo no network; exit 3", "failed for r with exit code 3: no network"),
+        ("echo s >&2; kill -9 $$", "failed for r with exit code -9"),
+    ],
+)
+def test_a_helper_that_fails_is_an_error_with_its_words(auth: str, helper: Any, script: str, words: str) -> None:
+    helper(script)
+    with pytest.raises(AuthError, match=words) as caught:
+        lookup(auth, "r")
+    assert "s3cret" not in str(caught.value.as_dict()) and "s3cret" not in caught.value.msg
+
+
+@pytest.mark.parametrize("script", ["echo credentials not found in native keychain; exit 1", 'echo "{"; exec /nowhere'])
+def test_a_helper_with_nothing_is_passed_over(auth: str, helper: Any, script: str) -> None:
+    if "nowhere" in script:
+        write(auth, {"credsStore": "not-installed", "auths": {"known": {"auth": b64("a:b")}}})
+    else:
+        helper(script)
+    assert lookup(auth, "r") is None
+    assert lookup(auth, "known").username == "a"  # type: ignore[union-attr]
+
+
+def test_logging_in_does_not_ask_the_helper(auth: str, helper: Any, home: Path) -> None:
+    helper("exit 3")
+    os.makedirs(home / ".docker")
+    os.rename(auth, home / ".docker/config.json")
+    with FakeRegistry() as registry:
+        registry.auth = ("basic", "me", "x")
+        assert stored(auth, registry.host) is None
+        assert login(transport(), auth, registry.host, "me", "x")
+        assert lookup(auth, registry.host) == Credential("me", "x", source=auth) == stored(auth, registry.host)
 
 
 def test_names_that_basic_cannot_carry_are_refused(auth: str) -> None:

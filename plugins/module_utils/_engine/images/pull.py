@@ -21,6 +21,7 @@ from . import resolve as resolving
 from .platform import Platform
 from .progress import Hook, Progress, Stopwatch
 from .reference import Reference
+from .routes import routed
 
 if TYPE_CHECKING:
     from ..kernel.syscalls import Kernel
@@ -65,17 +66,20 @@ def check(
     record = _present(store, reference, wanted, asked)
     if record is not None and reference.digest:
         return PullCheck(False, reference.digest, record.id)
-    client = _client(reference, transport)
-    if reference.digest:
-        client.head_manifest(reference.path, reference.digest)  # there is no telling a change that could not be made
-    digest = resolving.current_digest(client, reference)
-    if record is not None and _known(store, reference, digest, record):
-        return PullCheck(False, digest, record.id)
-    named = store.images.by_reference(reference.canonical())
-    if named is None:
-        return PullCheck(True, digest, None)
-    image_id = resolving.resolve(client, reference, digest, wanted).manifest.config.digest
-    return PullCheck(image_id != named.id, digest, image_id)
+
+    def attempt(client: RegistryClient, source: Reference) -> PullCheck:
+        if source.digest:
+            client.head_manifest(source.path, source.digest)  # there is no telling a change that could not be made
+        digest = resolving.current_digest(client, source)
+        if record is not None and _known(store, reference, digest, record):
+            return PullCheck(False, digest, record.id)
+        named = store.images.by_reference(reference.canonical())
+        if named is None:
+            return PullCheck(True, digest, None)
+        image_id = resolving.resolve(client, source, digest, wanted).manifest.config.digest
+        return PullCheck(image_id != named.id, digest, image_id)
+
+    return routed(reference, transport, attempt, [])
 
 
 def pull(
@@ -111,18 +115,18 @@ def pull_report(
     record = _present(store, reference, wanted, asked)
     if record is not None and reference.digest:
         return PullReport(record, reference.digest, False, 0, len(record.layers), [], watch.total())
-    client = _client(reference, transport)
-    digest = resolving.current_digest(client, reference)
-    if record is not None and _known(store, reference, digest, record):
-        watch.lap("resolve")
-        return PullReport(record, digest, False, 0, len(record.layers), [], watch.total())
-    return _Pull(store, kernel, reference, client, transport, progress, watch).run(digest, wanted, asked)
+    warnings: list[str] = []
 
+    def attempt(client: RegistryClient, source: Reference) -> PullReport:
+        digest = resolving.current_digest(client, source)
+        if record is not None and _known(store, reference, digest, record):
+            watch.lap("resolve")
+            return PullReport(record, digest, False, 0, len(record.layers), [], watch.total())
+        one = _Pull(store, kernel, reference, source, client, transport, progress, watch)
+        return one.run(digest, wanted, asked)
 
-def _client(reference: Reference, transport: Transport) -> RegistryClient:
-    from ..registry.client import RegistryClient
-
-    return RegistryClient(reference.domain, transport)
+    report = routed(reference, transport, attempt, warnings)
+    return report._replace(warnings=[*warnings, *report.warnings])
 
 
 def _present(store: Store, reference: Reference, wanted: Platform, asked: bool) -> Optional[ImageRecord]:
@@ -138,13 +142,14 @@ def _known(store: Store, reference: Reference, digest: str, record: ImageRecord)
 
 
 class _Pull:
-    """One pull that has something to do."""
+    """One pull that has something to do. ``source``: the reference as the mirror names it that is asked."""
 
     def __init__(
         self,
         store: Store,
         kernel: Kernel,
         reference: Reference,
+        source: Reference,
         client: RegistryClient,
         transport: Transport,
         hook: Optional[Hook],
@@ -155,17 +160,18 @@ class _Pull:
         self._store = store
         self._kernel = kernel
         self._reference = reference
+        self._source = source
         self._client = client
         self._transport = transport
         self._progress = Progress(hook, str(reference), transport.clock)
         self._watch = watch
         self._reused = 0
-        self._fetcher: Fetcher = Fetcher(client, reference.path, transport, store.blobs, self._progress)
+        self._fetcher: Fetcher = Fetcher(client, source.path, transport, store.blobs, self._progress)
 
     def run(self, digest: str, wanted: Platform, asked: bool) -> PullReport:
         reference, store = self._reference, self._store
         self._progress.phase("resolve")
-        resolution = resolving.resolve(self._client, reference, digest, wanted)
+        resolution = resolving.resolve(self._client, self._source, digest, wanted)
         self._watch.lap("resolve")
         manifest = resolution.manifest
         check_depth(len(manifest.layers), str(reference))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .transport import Transport
 
 CLIENT_ID = "wharf.engine"
+ACR_USER = "00000000-0000-0000-0000-000000000000"
+ENTRA = ("https://sts.windows.net/", "https://login.microsoftonline.com/")
 TOKEN_LIMIT = 1 << 20
 HEADER_LIMIT = 16 * 1024
 
@@ -232,23 +234,50 @@ class Authenticator:
         from urllib.parse import urlencode
 
         base: list[tuple[str, str]] = [("service", service)] if service else []
+        if credential is not None and credential.username == ACR_USER and not credential.identity_token:
+            credential = self._acr(realm, service, credential)
         if credential is not None and credential.identity_token:
-            form = [
-                ("grant_type", "refresh_token"),
-                *base,
-                ("client_id", CLIENT_ID),
-                ("scope", " ".join(scopes)),
-                ("refresh_token", credential.identity_token),
-            ]
-            headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            return self._transport.follow("POST", realm, headers, urlencode(form).encode())
+            return self._grant(realm, base, scopes, "refresh_token", refresh_token=credential.identity_token)
         query = base + [("scope", item) for item in scopes]
         headers = {}
         if credential is not None and credential.username:
             query.append(("account", credential.username))
             headers["Authorization"] = basic_header(credential.username, credential.password)
         joint = "" if not query else ("&" if "?" in realm else "?")
-        return self._transport.follow("GET", realm + joint + urlencode(query), headers)
+        response = self._transport.follow("GET", realm + joint + urlencode(query), headers)
+        if response.status in (404, 405) and credential is not None and credential.username:
+            # A service that only speaks OAuth2 (distribution's token/oauth specification).
+            response.discard()
+            login = {"username": credential.username, "password": credential.password}
+            return self._grant(realm, base, scopes, "password", access_type="online", **login)
+        return response
+
+    def _grant(self, realm: str, base: list[tuple[str, str]], scopes: list[str], kind: str, **fields: str) -> Any:
+        from urllib.parse import urlencode
+
+        form = [("grant_type", kind), *base, ("client_id", CLIENT_ID), ("scope", " ".join(scopes)), *fields.items()]
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        return self._transport.follow("POST", realm, headers, urlencode(form).encode())
+
+    def _acr(self, realm: str, service: str, credential: Credential) -> Credential:
+        """Azure's user without a name has a token for a password: ACR's refresh token (``az acr login
+        --expose-token``), or one of Microsoft Entra ID, which is exchanged for such a token first.
+        https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md"""
+        token = credential.password
+        issuer = _issuer(token)
+        if issuer.startswith(ENTRA):
+            from urllib.parse import urlencode, urljoin
+
+            form = {"grant_type": "access_token", "service": service or self.host, "access_token": token}
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            url = urljoin(realm, "/oauth2/exchange")
+            response = self._transport.follow("POST", url, headers, urlencode(form).encode())
+            body = response.body(TOKEN_LIMIT)
+            if response.status != 200:
+                text = _error_text(body)
+                self._refuse("does not exchange the Entra ID token%s" % (": " + text if text else ""))
+            token = _refresh_token(body, self.host)
+        return credential._replace(username="", password="", identity_token=token)
 
 
 def basic_header(username: str, password: str) -> str:
@@ -287,6 +316,26 @@ def _read_token(body: bytes, host: str) -> tuple[str, float]:
     raise RegistryError(
         "The token service %s answered without a usable token" % host, step="registry_token", subject=host
     )
+
+
+def _refresh_token(body: bytes, host: str) -> str:
+    try:
+        token = json.loads(body)["refresh_token"]
+        if isinstance(token, str) and token:
+            return token
+    except (ValueError, KeyError, TypeError, RecursionError):
+        token = ""
+    raise RegistryError("%s exchanged the token for nothing" % host, step="registry_token", subject=host)
+
+
+def _issuer(token: str) -> str:
+    """The issuer that a JWT names, unverified, or "". It only decides which of two questions is asked."""
+    try:
+        part = token.split(".")[1]
+        issuer = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))["iss"]
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        return ""
+    return issuer if isinstance(issuer, str) else ""
 
 
 def _error_text(body: bytes) -> str:

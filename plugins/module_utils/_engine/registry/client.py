@@ -54,9 +54,9 @@ class RegistryClient:
     """``host`` is the registry as references name it. ``repository`` parameters are without it (``library/busybox``),
     already checked by ``images.reference``."""
 
-    def __init__(self, host: str, transport: Transport) -> None:
+    def __init__(self, host: str, transport: Transport, plain: bool = False) -> None:
         self.host = host
-        self.session = Session(host, transport)
+        self.session = Session(host, transport, plain)
 
     def ping(self) -> dict[str, Any]:
         """``{url, auth: none|basic|bearer, logged_in, version}``. Raises ``AuthError`` when the known login is

@@ -14,6 +14,7 @@ import binascii
 import fcntl
 import json
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..errors import AuthError, KernelError, StateError, UsageError
@@ -44,7 +45,10 @@ def lookup(auth_file: str, host: str, repository: str = "") -> Optional[Credenti
     """The login for ``host`` (as references name it): from ``auth_file``, then ``$REGISTRY_AUTH_FILE``, Podman's and
     Docker's files. A key with a repository path (``host/team``) is taken for what lies below it.
 
-    Raises ``StateError`` for a damaged ``auth_file``; damaged foreign files are passed over.
+    Last comes what the environment says about Amazon's registry (``ecr``).
+
+    Raises ``StateError`` for a damaged ``auth_file``; damaged foreign files are passed over. Raises ``AuthError`` or
+    ``TimedOut`` when a helper or Amazon fails.
     """
     for path in (auth_file, *_foreign_files()):
         try:
@@ -56,6 +60,10 @@ def lookup(auth_file: str, host: str, repository: str = "") -> Optional[Credenti
         found = _find(document, host, repository, path)
         if found is not None:
             return found
+    if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        from . import ecr
+
+        return ecr.credential(host)
     return None
 
 
@@ -94,12 +102,23 @@ def _load(path: str) -> dict[str, Any]:
     return document
 
 
+def stored(auth_file: str, host: str) -> Optional[Credential]:
+    """The login for ``host`` in the engine's own file; no helper is asked. Raises ``StateError``."""
+    return _entry(_load(auth_file), host, "", auth_file)
+
+
 def _find(document: dict[str, Any], host: str, repository: str, path: str) -> Optional[Credential]:
     helper = _helper(document, host)
     if helper:
-        found = _ask_helper(helper, HUB_KEY if host in _HUB_NAMES else host, path)
+        from .helpers import ask
+
+        found = ask(helper, HUB_KEY if host in _HUB_NAMES else host, path)
         if found is not None:
             return found
+    return _entry(document, host, repository, path)
+
+
+def _entry(document: dict[str, Any], host: str, repository: str, path: str) -> Optional[Credential]:
     auths = document.get("auths") or {}
     for key in _keys(host, repository):
         if isinstance(auths.get(key), dict):
@@ -145,27 +164,6 @@ def _helper(document: dict[str, Any], host: str) -> str:
     return str(name) if good else ""
 
 
-def _ask_helper(name: str, host: str, path: str) -> Optional[Credential]:
-    """Docker's credential helper protocol: ``docker-credential-NAME get``, the host on stdin, JSON on stdout. A helper
-    that is not installed or knows nothing is passed over (its file may come from another machine)."""
-    from .. import process
-
-    try:
-        # Helpers keep their secrets below the user's home, and may be installed anywhere on the path.
-        env = {key: os.environ[key] for key in ("PATH", "HOME", "XDG_RUNTIME_DIR") if key in os.environ}
-        done = process.run(["docker-credential-" + name, "get"], stdin=host.encode(), env=env, timeout=30)
-        answer = json.loads(done.stdout) if done.returncode == 0 else {}
-        username, secret = answer.get("Username"), answer.get("Secret")
-    except (OSError, ValueError, AttributeError):
-        return None
-    if not isinstance(username, str) or not isinstance(secret, str) or not secret:
-        return None
-    source = "docker-credential-%s (%s)" % (name, path)
-    if username == "<token>":
-        return Credential("", "", identity_token=secret, source=source)
-    return Credential(username, secret, source=source)
-
-
 def login(
     transport: Transport,
     auth_file: str,
@@ -189,7 +187,7 @@ def login(
             step="registry_login",
             path="username",
         )
-    entry = _find({"auths": _load(auth_file).get("auths")}, host, "", auth_file)
+    entry = stored(auth_file, host)
     same = entry is not None and (entry.username, entry.password) == (username, password)
     if same and not force:
         return False
@@ -219,24 +217,31 @@ def _belongs(key: str, host: str) -> bool:
 
 
 def _update(path: str, host: str, entry: Optional[dict[str, str]]) -> None:
-    """Read, change, and replace the file in one step (temporary file 0600, fsync, rename); two tasks that log in at
-    once wait for each other on ``<file>.lock``."""
+    def change() -> dict[str, Any]:
+        document = _load(path)
+        auths = document.get("auths") or {}
+        kept = {key: value for key, value in auths.items() if not _belongs(key, host)}
+        if entry is not None:
+            kept[HUB_KEY if host in _HUB_NAMES else host] = entry
+        document["auths"] = kept
+        return document
+
+    locked_replace(path, change, host)
+
+
+def locked_replace(path: str, change: Callable[[], dict[str, Any]], subject: str) -> None:
+    """Write what ``change`` makes of the JSON file at ``path`` in one step (temporary file 0600, fsync, rename); two
+    tasks that do it at once wait for each other on ``<file>.lock``."""
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            document = _load(path)
-            auths = document.get("auths") or {}
-            kept = {key: value for key, value in auths.items() if not _belongs(key, host)}
-            if entry is not None:
-                kept[HUB_KEY if host in _HUB_NAMES else host] = entry
-            document["auths"] = kept
-            _replace(path, json.dumps(document, indent=1).encode() + b"\n")
+            _replace(path, json.dumps(change(), indent=1).encode() + b"\n")
         finally:
             os.close(lock)
     except OSError as error:
-        raise KernelError.wrap(error, "Cannot write %s" % path, step="store_login", subject=host) from error
+        raise KernelError.wrap(error, "Cannot write %s" % path, step="store_login", subject=subject) from error
 
 
 def _replace(path: str, data: bytes) -> None:

@@ -13,6 +13,7 @@ import threading
 from typing import Any, Optional
 
 from ..errors import UsageError
+from . import certs
 
 # Where distributions keep their authorities, for a Python that was built to look elsewhere.
 _BUNDLES = (
@@ -24,15 +25,22 @@ _BUNDLES = (
 _CONNECT_TIMEOUT = 15.0
 
 
-def tls_context(unverified: bool, ca_path: Optional[str]) -> ssl.SSLContext:
-    """Raises ``UsageError`` when ``ca_path`` cannot be used."""
+def tls_context(unverified: bool, ca_path: Optional[str], directory: str = "") -> ssl.SSLContext:
+    """``directory``: of ``certs.d``, or "". Raises ``UsageError`` when it or ``ca_path`` cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if unverified:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        return context
+    else:
+        _trust(context, ca_path)
+    if directory:
+        certs.load(context, directory)
+    return context
+
+
+def _trust(context: ssl.SSLContext, ca_path: Optional[str]) -> None:
     context.load_default_certs()
     defaults = ssl.get_default_verify_paths()
     if not defaults.cafile and not defaults.capath:
@@ -53,7 +61,6 @@ def tls_context(unverified: bool, ca_path: Optional[str]) -> ssl.SSLContext:
                 path="ca_path",
                 errno=error.errno if not isinstance(error, ssl.SSLError) else None,
             ) from None
-    return context
 
 
 def _load_directory(context: ssl.SSLContext, path: str) -> None:

@@ -63,11 +63,12 @@ class Patience:
 
 
 class Session:
-    """``host`` is the registry as references name it (``docker.io``, ``127.0.0.1:5000``)."""
+    """``host`` is the registry as references name it (``docker.io``, ``127.0.0.1:5000``). ``plain``: by http only."""
 
-    def __init__(self, host: str, transport: Transport) -> None:
+    def __init__(self, host: str, transport: Transport, plain: bool = False) -> None:
         self.host = host
         self.transport = transport
+        self._plain = plain
         self.auth = Authenticator(host, transport)
         self._address = HUB_API if host == HUB else host
         self._lock = threading.Lock()
@@ -166,7 +167,12 @@ class Session:
     def _find_scheme(self, method: str, path: str, headers: Mapping[str, str], body: Optional[Body]) -> Response:
         """The first request tells whether an insecure registry speaks TLS; plain HTTP is tried only when it does
         not, or when nobody listens for it."""
-        secure = "https://" + self._address
+        plain, secure = "http://" + self._address, "https://" + self._address
+        if self._plain:
+            self.auth.home = origin(plain)
+            response = self.transport.follow(method, plain + path, headers, body() if body else None)
+            self._base = plain
+            return response
         self.auth.home = origin(secure)
         try:
             response = self.transport.follow(method, secure + path, headers, body() if body else None)
@@ -175,10 +181,9 @@ class Session:
         except Broken as error:
             # A server that cannot parse our TLS greeting may answer with anything, or hang up.
             hopeful = error.reason in ("plain", "refused", "reset", "tls", "protocol")
-            if not hopeful or not self.transport.insecure(self.auth.home.host):
+            if not hopeful or not self.transport.insecure(self.auth.home):
                 raise
             first = error
-        plain = "http://" + self._address
         self.auth.home = origin(plain)
         try:
             response = self.transport.follow(method, plain + path, headers, body() if body else None)

@@ -17,12 +17,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..errors import RegistryError, UsageError, WharfError
-from . import proxies
+from . import certs, proxies
 
 if TYPE_CHECKING:
     import ssl
 
     from .credentials import Credential
+    from .mirrors import Location
 
 USER_AGENT = "wharf.engine"
 REDIRECT_LIMIT = 5
@@ -208,7 +209,8 @@ class Transport:
     tries of a small request together, and as the window in which a transfer must keep a minimum rate. ``ca_path``
     (PEM file or directory) is trusted in addition to the system's authorities. Logins come from
     ``credentials(host, repository)``, by default ``credentials.lookup`` in ``auth_file`` and in the files that Docker
-    and Podman keep. ``realms`` are hosts allowed to receive credentials for any registry.
+    and Podman keep. ``realms`` are hosts allowed to receive credentials for any registry. ``mirrors(host, repository,
+    by_digest)`` says where to pull from (``mirrors.locations``); without it, that is the registry itself.
     """
 
     def __init__(
@@ -220,6 +222,7 @@ class Transport:
         auth_file: Optional[str] = None,
         credentials: Optional[Callable[[str, str], Optional[Credential]]] = None,
         realms: tuple[str, ...] = (),
+        mirrors: Optional[Callable[[str, str, bool], list[Location]]] = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Optional[Callable[[float], object]] = None,
     ) -> None:
@@ -231,13 +234,16 @@ class Transport:
         self.auth_file = auth_file
         self._credentials = credentials
         self.realms = realms
+        self.mirrors = mirrors
         self.clock = clock
         self.cancelled = threading.Event()
         self._sleep = sleep
         self._lock = threading.Lock()
         self._live: set[Response] = set()
-        self._managers: dict[tuple[bool, str], Any] = {}
-        self._contexts: dict[bool, ssl.SSLContext] = {}
+        self._managers: dict[tuple[bool, str, str], Any] = {}
+        self._contexts: dict[tuple[bool, str], ssl.SSLContext] = {}
+        self._directories: dict[Origin, str] = {}
+        self.unverified_hosts: set[str] = set()  # declared insecure by the host's own configuration (mirrors)
         self._random = random.Random()
 
     def credential(self, host: str, repository: str) -> Optional[Credential]:
@@ -259,10 +265,18 @@ class Transport:
             sleep=self._sleep,
         )
 
-    def insecure(self, host: str) -> bool:
-        """Whether TLS to ``host`` is not verified and plain HTTP is tried when there is no TLS: asked for with
-        ``validate_certs=False``, or a loopback registry and no ``ca_path`` (Docker's insecure 127.0.0.0/8)."""
-        return not self.validate_certs or (is_loopback(host) and not self.ca_path)
+    def insecure(self, where: Origin) -> bool:
+        """Whether TLS to ``where`` is not verified and plain HTTP is tried when there is no TLS: asked for with
+        ``validate_certs=False`` or by the host's configuration, or a loopback registry without a known authority
+        (Docker's insecure 127.0.0.0/8)."""
+        if not self.validate_certs or "%s:%d" % (where.host, where.port) in self.unverified_hosts:
+            return True
+        return is_loopback(where.host) and not self.ca_path and not certs.has_authorities(self._directory(where))
+
+    def _directory(self, where: Origin) -> str:
+        if where not in self._directories:
+            self._directories[where] = certs.directory_for(*where)
+        return self._directories[where]
 
     def pause(self, seconds: float) -> None:
         if self._sleep is not None:
@@ -349,23 +363,23 @@ class Transport:
         )
 
     def _manager(self, where: Origin) -> Any:
-        unverified = self.insecure(where.host)
+        unverified, directory = self.insecure(where), self._directory(where)
         proxy = proxies.proxy_for(where.scheme, where.host, where.port)
         with self._lock:
-            manager = self._managers.get((unverified, proxy))
+            manager = self._managers.get((unverified, proxy, directory))
             if manager is None:
                 from . import pools
 
-                manager = pools.manager(proxy, self._context(unverified), self.timeout)
-                self._managers[(unverified, proxy)] = manager
+                manager = pools.manager(proxy, self._context(unverified, directory), self.timeout)
+                self._managers[(unverified, proxy, directory)] = manager
         return manager
 
-    def _context(self, unverified: bool) -> ssl.SSLContext:
-        if unverified not in self._contexts:
+    def _context(self, unverified: bool, directory: str) -> ssl.SSLContext:
+        if (unverified, directory) not in self._contexts:
             from . import pools
 
-            self._contexts[unverified] = pools.tls_context(unverified, self.ca_path)
-        return self._contexts[unverified]
+            self._contexts[(unverified, directory)] = pools.tls_context(unverified, self.ca_path, directory)
+        return self._contexts[(unverified, directory)]
 
     def explain(self, error: Exception, url: str) -> WharfError:
         """``Broken`` with a sentence for whatever urllib3, ssl, http.client or the kernel raised."""
@@ -376,7 +390,7 @@ class Transport:
         reason, words = pools.diagnose(error)
         host = origin(url).host
         hints = {
-            "certificate": "Give the registry's authority as ca_path, or set validate_certs to false.",
+            "certificate": "Give the registry's authority as ca_path or in certs.d, or set validate_certs to false.",
             "plain": "The registry speaks plain HTTP; set validate_certs to false to allow that.",
             "dns": "Check the registry's name and the host's name servers.",
         }

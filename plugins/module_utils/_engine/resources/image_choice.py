@@ -104,7 +104,7 @@ def _maybe_prefix(text: str) -> bool:
 def transport(task: Task) -> Transport:
     from functools import partial
 
-    from ..registry import credentials
+    from ..registry import credentials, mirrors
     from ..registry.transport import Transport
 
     params = task.params
@@ -113,6 +113,7 @@ def transport(task: Task) -> Transport:
         ca_path=params.get("ca_path"),
         timeout=params.get("timeout") or 60,
         credentials=partial(credentials.lookup, task.paths.auth),
+        mirrors=partial(mirrors.locations, task.paths.mirrors),
     )
 
 
