@@ -229,6 +229,39 @@ def port_rows(instance: Engine, count: int) -> Iterator[Row]:
     )
 
 
+def many_rows(instance: Engine, found: dict[str, str]) -> Iterator[Row]:
+    """50 containers from an image that is there, in one task; the same again; the peers' command line for each."""
+    count = 50
+    wish = [{"name": "many-task-%d" % n, "image": "bb:1", "command": SLEEP} for n in range(count)]
+
+    def ours() -> None:
+        instance.run("containers", containers=wish)
+
+    def gone() -> None:
+        instance.run(
+            "containers", containers=[{"name": w["name"], "state": "absent", "force_kill": True} for w in wish]
+        )
+
+    made, kept = [], []
+    for _ in range(3):
+        made.append(timed(ours))
+        kept += [timed(ours) for _again in range(3)]
+        gone()
+    samples: dict[str, Samples] = {}
+    for name in found:
+        run = [name, "run", "-d", "--name", "wharf-bench-many-%d", "wharf-bench:1", "/bin/sleep", "1000"]
+
+        def peer(run: list[str] = run) -> None:
+            for n in range(count):
+                subprocess.run([word.replace("%d", str(n)) for word in run], check=True, capture_output=True)
+
+        samples[name] = [timed(peer)]
+        names = ["wharf-bench-many-%d" % n for n in range(count)]
+        subprocess.run([name, "rm", "-f", *names], capture_output=True)
+    yield Row("50 containers created and started by one task", "ms", made, samples, "≥ 20 × 50 docker_container tasks")
+    yield Row("50 containers, one task that changes nothing", "ms", kept, {}, "≤ 15 ms (200: ≤ 60)")
+
+
 def exec_rows(instance: Engine, found: dict[str, str], count: int) -> Iterator[Row]:
     instance.container("exec", command=SLEEP)
     for name in found:
@@ -281,6 +314,7 @@ def main() -> None:
             found = peers(directory + "/busybox.tar")
             with private_network():
                 rows += start_rows(instance, found, options.n)
+                rows += many_rows(instance, found)
                 rows += exec_rows(instance, found, options.n)
                 rows += idle_rows(instance, options.n)
                 rows += port_rows(instance, min(options.n, 10))

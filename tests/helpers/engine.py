@@ -26,6 +26,7 @@ _TABLES = {
     "container_export": (export.CONTAINER_EXPORT,),
     "container_info": (container.INFO,),
     "container_logs": (container.LOGS,),
+    "containers": (container.MANY,),
     "host_info": (host.INFO,),
     "image": (image.IMAGE, image.TRANSPORT),
     "image_export": (export.IMAGE_EXPORT,),
@@ -144,7 +145,11 @@ class Engine:
 
 
 def _complete(options: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
-    return {**{name: option.get("default") for name, option in options.items()}, **item}
+    filled = {**{name: option.get("default") for name, option in options.items()}, **item}
+    for name, option in options.items():
+        if option.get("elements") == "dict" and filled[name]:
+            filled[name] = [_complete(option["options"], below) for below in filled[name]]
+    return filled
 
 
 def busybox_tar(path: str) -> None:

@@ -283,6 +283,29 @@ OPERATION: Table = {
     "validate_certs": {"type": "bool", "default": True},
     "ca_path": {"type": "path"},
 }
+DEPENDENCY: Table = {
+    "name": {"type": "str", "required": True},
+    "condition": {"type": "str", "choices": ["started", "healthy", "completed"], "default": "started"},
+}
+
+# An entry of ``containers``: the container module's options that are about one container.
+ENTRY: Table = {
+    **{
+        name: option
+        for name, option in {**OPERATION, **CONFIG}.items()
+        if name not in ("pull", "validate_certs", "ca_path", "detach", "cleanup", "output_logs", "removal_wait_timeout")
+    },
+    "depends_on": {"type": "list", "elements": "dict", "options": DEPENDENCY},
+}
+
+MANY: Table = {
+    "containers": {"type": "list", "elements": "dict", "required": True, "options": ENTRY},
+    "inspect": {"type": "bool", "default": False},
+    "pull": OPERATION["pull"],
+    "validate_certs": OPERATION["validate_certs"],
+    "ca_path": OPERATION["ca_path"],
+}
+
 EXEC: Table = {
     "container": {"type": "str", "required": True, "aliases": ["name"]},
     "argv": {"type": "list", "elements": "str"},

@@ -18,6 +18,7 @@ _RESOURCES = {
     "container_export": "container_export",
     "container_info": "container_info",
     "container_logs": "container_logs",
+    "containers": "containers",
     "host_info": "host",
     "image": "image",
     "image_export": "image_export",

@@ -38,12 +38,7 @@ def run(task: Task) -> dict[str, Any]:
         if task.params["state"] == "absent":
             _plan_absent(task, plan, record)
         elif record is None:
-            raise NotFound(
-                "No such container: %s" % name,
-                step="resolve_container",
-                subject="container %s" % name,
-                hint="give image to create it",
-            )
+            raise _unknown(name)
         else:
             _Reconciler(task, plan, name, record.spec, None, record).plan_state(record)
         return _finish(task, plan, name)
@@ -69,6 +64,31 @@ def _reconcile(task: Task, name: str, spec: dict[str, Any]) -> dict[str, Any]:
         return _finish(task, plan, name, applied=True)
 
 
+def preview(task: Task, name: str, choice: Optional[ImageChoice]) -> Plan:
+    """The plan alone, for one of many (the task is in check mode); no lock is taken, it is made again under one."""
+    plan = Plan()
+    spec = container_spec.wanted(task) if task.params.get("image") and task.params["state"] != "absent" else None
+    record = task.store.containers.by_name(name)
+    if spec is not None:
+        _Reconciler(task, plan, name, spec, choice, record).plan()
+    elif task.params["state"] == "absent":
+        _plan_absent(task, plan, record)
+    elif record is None:
+        raise _unknown(name)
+    else:
+        _Reconciler(task, plan, name, record.spec, None, record).plan_state(record)
+    return plan
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(
+        "No such container: %s" % name,
+        step="resolve_container",
+        subject="container %s" % name,
+        hint="give image to create it",
+    )
+
+
 def _recover(task: Task, name: str) -> None:
     """Two look-ups by name; more only when a replacement was cut short."""
     if not task.check_mode and any(task.store.containers.by_name(name + end) for end in (".wharf-new", ".wharf-old")):
@@ -81,6 +101,8 @@ def _finish(task: Task, plan: Plan, name: str, *, applied: bool = False) -> dict
     if not task.check_mode and not applied:
         plan.apply()
     result = plan.result()
+    if task.brief:
+        return result
     record = task.store.containers.by_name(name)
     result["container"] = container_inspect.inspect(task, record) if record else None
     if not task.params.get("detach", True) and not task.check_mode and record is not None:
@@ -200,6 +222,8 @@ class _Reconciler:
                 container_id,
             )
         for option, name in container_options.shared_with(self._spec):
+            if name in task.promised:
+                continue
             from . import container_make
 
             container_make.shared_container(task, "container:" + name, option)

@@ -36,10 +36,9 @@ def observed(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> dict
     """
     if facts["status"] not in ("running", "paused"):
         return {}
-    from ..kernel.cgroups import Cgroup, Layout
+    from ..kernel.cgroups import Cgroup
 
-    layout = Layout.detect()
-    group = Cgroup(layout, cgroup_path(task, record))
+    group = Cgroup(task.layout, cgroup_path(task, record))
     if not group.exists():
         return {}
     drift = group.drift(record.spec)
@@ -50,7 +49,7 @@ def network_drift(task: Task, record: ContainerRecord, facts: dict[str, Any]) ->
     """Sentences about what somebody broke in a running container's network; [] without one of its own."""
     if facts["status"] not in ("running", "paused") or not facts.get("pid") or not owns_network(record.spec):
         return []
-    return task.network.glance(record.id, facts["pid"], remember=not task.check_mode)
+    return task.network.glance(record.id, facts["pid"], remember=task.remember)
 
 
 def missing_mounts(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> list[dict[str, Any]]:

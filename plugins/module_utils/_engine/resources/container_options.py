@@ -67,6 +67,8 @@ def _volumes_from(spec: Spec, task: Task, wanted: list[dict[str, Any]]) -> None:
     mounts = spec.setdefault("mounts", [])
     for index, entry in enumerate(wanted):
         other = task.store.containers.get(entry["name"])
+        if other is None and entry["name"] in task.promised:
+            continue
         if other is None:
             raise NotFound(
                 "volumes_from[%d]: No such container: %s" % (index, entry["name"]),

@@ -106,25 +106,28 @@ def wait_healthy(task: Task, record: ContainerRecord, timeout: Optional[float]) 
     """Until the health check says healthy. Fails at once when the container ends or turns unhealthy."""
     limit = 300.0 if timeout is None else float(timeout)
     deadline = time.monotonic() + limit
-    while True:
-        facts = state(task, record)
-        health = facts.get("health")
-        if not is_running(facts):
-            raise _unwell(task, record, "exited with code %s before it was healthy" % facts.get("exit_code"), facts)
-        if health is None and facts["status"] == "running":
-            return  # no health check: running is all there is to wait for
-        if health and health["status"] == "healthy":
-            return
-        if health and health["status"] == "unhealthy":
-            raise _unwell(task, record, "is unhealthy: %s" % _last_probe(health), facts)
+    while not is_well(task, record):
         if limit and time.monotonic() >= deadline:
             raise TimedOut(
                 "Container %s was not healthy within %g seconds" % (record.name, limit),
                 step="wait_healthy",
                 subject="container %s" % record.name,
-                details={"health": health, "logs": last_lines(task, record)},
+                details={"health": state(task, record).get("health"), "logs": last_lines(task, record)},
             )
         time.sleep(0.05)
+
+
+def is_well(task: Task, record: ContainerRecord) -> bool:
+    """One look. Raises ``UnhealthyError`` when it will not be."""
+    facts = state(task, record)
+    health = facts.get("health")
+    if not is_running(facts):
+        raise _unwell(task, record, "exited with code %s before it was healthy" % facts.get("exit_code"), facts)
+    if health and health["status"] == "unhealthy":
+        raise _unwell(task, record, "is unhealthy: %s" % _last_probe(health), facts)
+    if health is None:  # no health check: running is all there is to wait for
+        return bool(facts["status"] == "running")
+    return bool(health["status"] == "healthy")
 
 
 def _last_probe(health: dict[str, Any]) -> str:

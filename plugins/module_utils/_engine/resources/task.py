@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from ..paths import DEFAULT_RUN, DEFAULT_STATE, Paths
 
 if TYPE_CHECKING:
+    from ..kernel.cgroups import Layout
     from ..kernel.syscalls import Kernel
     from ..network.service import NetworkService
     from ..runtime.client import Runtime
@@ -29,11 +30,23 @@ class Task:
         self.paths = Paths(params.get("state_dir") or DEFAULT_STATE, params.get("run_dir") or DEFAULT_RUN)
         self.warnings: list[str] = []
         self.secrets: dict[str, bytes] = {}  # name → content, of the container at hand
+        self.promised: frozenset[str] = frozenset()  # containers that another part of this run makes
+        self.brief = False  # the result is for another part of the engine: no inspection
+        self.remember = not check_mode  # what was found out may be kept for later runs
+        self._layout: Optional[Layout] = None
         self._temporary = ""
         self._store: Optional[Store] = None
         self._kernel: Optional[Kernel] = None
         self._runtime: Optional[Runtime] = None
         self._network: Optional[NetworkService] = None
+
+    def part(self, params: dict[str, Any], *, check_mode: bool = False) -> Task:
+        """A task of one entry of a list, with the same rooms opened once. Only the whole is closed."""
+        part = Task({**self.params, **params}, check_mode=check_mode)
+        part._store = self.store
+        part._kernel, part._runtime, part._network = self._kernel, self.runtime, self._network
+        part._layout, part.remember = self.layout, self.remember
+        return part
 
     def __enter__(self) -> Task:
         return self
@@ -74,6 +87,15 @@ class Task:
 
             self._kernel = Kernel()
         return self._kernel
+
+    @property
+    def layout(self) -> Layout:
+        """The host's cgroup hierarchies."""
+        if self._layout is None:
+            from ..kernel.cgroups import Layout
+
+            self._layout = Layout.detect()
+        return self._layout
 
     @property
     def runtime(self) -> Runtime:
