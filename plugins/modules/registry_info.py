@@ -13,6 +13,8 @@ short_description: Look at registries
 description:
   - Say whether a registry can be reached from the target and whether the engine has credentials for it.
   - List the tags of a repository, or the repositories of the registry.
+  - Show the manifest of an image without pulling it, and what refers to it, such as SBOMs and signatures.
+  - Search for images.
 author:
   - The wharf.engine authors (@wharf-engine)
 extends_documentation_fragment:
@@ -29,8 +31,25 @@ options:
     default: docker.io
     aliases: [registry, url]
   name:
-    description: A repository in the registry whose tags to list. Without it, repositories are listed.
+    description:
+      - A repository in the registry whose tags to list. Without it, repositories are listed.
+      - With a tag or a digest, such as V(shop:1.2), the image whose manifest to show.
     type: str
+  referrers:
+    description:
+      - With a tag or a digest in O(name), also list what refers to the image, as the registry tells it. Nothing of that
+        is verified.
+    type: bool
+    default: false
+  search:
+    description:
+      - Words to search for, on Docker Hub unless O(registry_url) is given. Registries without a search are asked for
+        their repositories, and those whose names contain the words are listed.
+    type: str
+  limit:
+    description: How many results of a O(search) to list, from 1 to 100.
+    type: int
+    default: 25
   timeout:
     description: How many seconds the registry may keep silent before the task fails.
     type: float
@@ -49,6 +68,23 @@ EXAMPLES = r"""
   wharf.engine.registry_info:
     registry_url: registry.example.com
     name: shop
+
+- name: The digest that a tag names now
+  wharf.engine.registry_info:
+    registry_url: registry.example.com
+    name: shop:stable
+    query: manifest.digest
+
+- name: SBOMs and signatures of an image
+  wharf.engine.registry_info:
+    registry_url: registry.example.com
+    name: shop:stable
+    referrers: true
+
+- name: Official images of a database
+  wharf.engine.registry_info:
+    search: postgres
+    query: search[?is_official].name
 """
 
 RETURN = r"""
@@ -58,6 +94,12 @@ registry:
     - The registry, or what O(query) made of it.
     - It has C(tags) when O(name) is given, and otherwise C(repositories), which is V(null) for registries that don't
       list them.
+    - With a tag or digest in O(name) it has C(manifest) with C(digest), C(media_type), C(size) and the C(document)
+      itself. Of an image also the C(total) bytes of its layers and its C(config), of an index the C(platforms).
+    - With O(referrers=true) it has C(referrers), a list with C(kind), C(digest), C(media_type), C(artifact_type),
+      C(size), C(annotations) and C(source).
+    - With O(search) it has only C(name) and C(search), a list with C(name), C(description), C(star_count) and
+      C(is_official).
   returned: success
   type: raw
   sample:

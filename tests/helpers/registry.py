@@ -36,7 +36,8 @@ _AUTH = "auth:\n  htpasswd: {realm: wharf-tests, path: %(htpasswd)s}\n"
 
 class Registry:
     """``directory`` holds configuration, certificates and storage; it is kept, so a registry can be started again on
-    it. ``users``: (name, password) for htpasswd. ``storage``: where the blobs are (below ``directory`` by default)."""
+    it. ``users``: (name, password) for htpasswd. ``storage``: where the blobs are (below ``directory`` by default).
+    ``tokens``: a ``helpers.token_server.TokenServer`` instead of htpasswd; ``users`` is then who skopeo logs in as."""
 
     def __init__(
         self,
@@ -45,11 +46,13 @@ class Registry:
         tls: bool = False,
         users: Optional[Tuple[str, str]] = None,
         storage: Optional[str] = None,
+        tokens: Any = None,
     ) -> None:
         self.directory = os.path.join(directory, "registry")
         self.storage = storage or os.path.join(self.directory, "storage")
         self.tls = tls
         self.users = users
+        self.tokens = tokens
         self.port = 0
         self._process: Optional[subprocess.Popen[bytes]] = None
         os.makedirs(self.storage, exist_ok=True)
@@ -122,7 +125,9 @@ class Registry:
             "htpasswd": os.path.join(self.directory, "htpasswd"),
         }
         text = _CONFIG + (_TLS if self.tls else "")
-        if self.users is not None:
+        if self.tokens is not None:
+            text += self.tokens.config
+        elif self.users is not None:
             text += _AUTH
             made = subprocess.run(["htpasswd", "-nbB", "-C", "5", *self.users], check=True, capture_output=True)
             with open(names["htpasswd"], "wb") as stream:

@@ -48,5 +48,8 @@ REGISTRY: Table = {
 REGISTRY_INFO: Table = {
     "registry_url": {"type": "str", "default": "docker.io", "aliases": ["registry", "url"]},
     "name": {"type": "str"},
+    "search": {"type": "str"},
+    "limit": {"type": "int", "default": 25},
+    "referrers": {"type": "bool", "default": False},
     "query": {"type": "str"},
 }

@@ -8,10 +8,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.engine import Engine
-from helpers.images import build_image, layer, push
+from helpers.images import build_image, build_index, layer, push
 from helpers.registry import Registry, available
 from module_utils._engine.errors import AuthError, NotFound, UsageError
 
@@ -108,3 +109,28 @@ def test_mirrors_are_a_state_and_are_used(engine: Engine, registry: Registry) ->
     assert not engine.run("registry", registry_url="nowhere.invalid", state="absent")["changed"]
     with pytest.raises(UsageError, match="username and password are required"):
         engine.run("registry", registry_url="nowhere.invalid")
+
+
+def test_a_manifest_is_shown_without_a_pull(engine: Engine, registry: Registry) -> None:
+    login(engine, registry)
+    index = build_index({"linux/s390x": TWO, "linux/amd64": ONE}, attestation=True)
+    push(index, registry.url, "team/app", "all", headers=LOGIN)
+
+    def info(**params: Any) -> Any:
+        return engine.run("registry_info", registry_url=registry.host, **params)["registry"]
+
+    shown = info(name="team/app:all", referrers=True)
+    assert shown["manifest"]["digest"] == index.top and "tags" not in shown
+    assert [one["platform"] for one in shown["manifest"]["platforms"]] == ["linux/s390x", "linux/amd64"]
+    assert [(one["kind"], one["source"]) for one in shown["referrers"]] == [("attestation", "index")]
+    shown = info(name="team/app@" + ONE.top)["manifest"]
+    assert shown["config"]["config"] == {"Cmd": ["/bin/sh"]} and shown["document"]["layers"]
+    assert shown["total"] == sum(len(blob) for blob in ONE.blobs.values())
+    assert info(name="team/app:all", query="manifest.digest") == index.top
+    assert [one["name"] for one in info(search="app")["search"]] == ["team/app"]
+    assert engine.run("image_info")["images"] == []
+    for bad in ({"name": "team/app", "referrers": True}, {"name": "x", "search": "y"}, {"search": "x", "limit": 0}):
+        with pytest.raises(UsageError):
+            info(**bad)
+    with pytest.raises(NotFound):
+        info(name="team/app:nothing")

@@ -17,7 +17,7 @@ from helpers.fake_registry import FakeRegistry
 from helpers.images import build_image, digest_of, layer
 from module_utils._engine.errors import IntegrityError, NotFound, RegistryError, UsageError
 from module_utils._engine.registry import proxies, replies
-from module_utils._engine.registry.client import RegistryClient, _content_range, _next_page
+from module_utils._engine.registry.client import RegistryClient, _content_range, next_page
 from module_utils._engine.registry.transport import Broken, Transport, check_hop, is_loopback, origin
 
 IMAGE = build_image([layer({"a": b"x" * 5000})])
@@ -242,9 +242,9 @@ def test_tags_are_paged_by_link_and_never_to_another_host(registry: FakeRegistry
 
 def test_links_are_read() -> None:
     here = "http://r/v2/a/tags/list"
-    assert _next_page('</v2/a/tags/list?last=x>; rel="next"', here) == "http://r/v2/a/tags/list?last=x"
-    assert _next_page('<x>; rel="prev", <?last=y>; rel=next', here) == here + "?last=y"
-    assert _next_page("", here) == _next_page("nonsense", here) == ""
+    assert next_page('</v2/a/tags/list?last=x>; rel="next"', here) == "http://r/v2/a/tags/list?last=x"
+    assert next_page('<x>; rel="prev", <?last=y>; rel=next', here) == here + "?last=y"
+    assert next_page("", here) == next_page("nonsense", here) == ""
 
 
 def test_a_server_that_drips_is_cut_off(registry: FakeRegistry) -> None:

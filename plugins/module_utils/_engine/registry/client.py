@@ -121,7 +121,7 @@ class RegistryClient:
         """The blob's bytes from ``offset`` on, or from 0 where the registry cannot do ranges or the range is past the
         end (416). Nothing is verified here. Raises as ``get_manifest``."""
         path = "/v2/%s/blobs/%s" % (repository, digest)
-        scope, subject = _pull(repository), "blob %s of %s" % (digest, repository)
+        scope, subject = pull_scope(repository), "blob %s of %s" % (digest, repository)
         headers = {"Range": "bytes=%d-" % offset} if offset else {}
         response = self.session.request("GET", path, scope=scope, subject=subject, headers=headers)
         if response.status == 416 and offset:
@@ -148,7 +148,7 @@ class RegistryClient:
     def tags(self, repository: str) -> list[str]:
         """All tags of a repository, sorted as the registry sorts them. Raises ``NotFound`` for an unknown one."""
         path = "/v2/%s/tags/list" % repository
-        return self._paged(path, "tags", _pull(repository), "the tags of %s" % repository)
+        return self._paged(path, "tags", pull_scope(repository), "the tags of %s" % repository)
 
     def catalog(self) -> list[str]:
         """All repositories, where the registry lists them; ``RegistryError`` (``AuthError``) where not."""
@@ -163,7 +163,7 @@ class RegistryClient:
         return self.session.request(
             method,
             "/v2/%s/manifests/%s" % (repository, reference),
-            scope=scope or _pull(repository),
+            scope=scope or pull_scope(repository),
             subject=self._subject(repository, reference),
             headers={"Accept": media.ACCEPT},
             limit=media.MANIFEST_LIMIT if method == "GET" else None,
@@ -185,7 +185,7 @@ class RegistryClient:
             items += page
             if len(items) > NAME_LIMIT:
                 break
-            following = _next_page(link, here)
+            following = next_page(link, here)
             # A page without anything new would be asked for for ever.
             if not following or not page or following == here:
                 return items
@@ -199,7 +199,7 @@ class RegistryClient:
         raise RegistryError("%s never ends %s" % (self.host, subject), step="registry_list", subject=subject)
 
 
-def _pull(repository: str) -> str:
+def pull_scope(repository: str) -> str:
     return "repository:%s:pull" % repository
 
 
@@ -229,7 +229,7 @@ def _names(body: bytes, field: str, subject: str, host: str) -> list[str]:
     raise RegistryError("%s did not answer with %s" % (host, subject), step="registry_list", subject=subject)
 
 
-def _next_page(link: str, here: str) -> str:
+def next_page(link: str, here: str) -> str:
     """The absolute URL of ``Link: <...>; rel="next"``, or ""."""
     from urllib.parse import urljoin
 

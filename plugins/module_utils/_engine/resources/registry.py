@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import UsageError
 from ..reconcile.plan import Operation, Plan
 from . import image_choice
-from .task import Task, query
+from .task import Task
 
 
 def host_of(task: Task) -> str:
@@ -89,39 +89,3 @@ def _plan_mirrors(task: Task, plan: Plan, host: str) -> list[str]:
         store = partial(mirrors.store, task.paths.mirrors, host, wanted)
         plan.add(Operation(how, "mirrors", host, store, why="asked", detail={"before": known, "after": wanted}))
     return wanted
-
-
-def info(task: Task) -> dict[str, Any]:
-    """``registry_info``: is it there and how does it authenticate; the tags of a repository, or the catalog."""
-    from ..registry import credentials
-    from ..registry.client import RegistryClient
-
-    host = host_of(task)
-    client = RegistryClient(host, image_choice.transport(task))
-    answer: dict[str, Any] = {"name": host, **client.ping()}
-    found = credentials.lookup(task.paths.auth, host)
-    answer["logged_in"] = found is not None
-    answer["username"] = found.username if found else None
-    repository = task.params.get("name")
-    if repository:
-        answer["tags"] = client.tags(_repository(host, repository))
-    else:
-        answer["repositories"] = _catalog(client, task)
-    return {"changed": False, "registry": query(task.params.get("query"), answer)}
-
-
-def _repository(host: str, text: str) -> str:
-    from ..images import reference
-
-    return reference.parse("%s/%s" % (host, text)).path
-
-
-def _catalog(client: Any, task: Task) -> Any:
-    """Many registries keep the catalog closed; that is an answer, not a failure."""
-    from ..errors import RegistryError
-
-    try:
-        return client.catalog()
-    except RegistryError as error:
-        task.warn("The registry does not list its repositories: %s" % error.msg)
-        return None
