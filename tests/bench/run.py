@@ -27,8 +27,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [ROOT + "/plugins", ROOT + "/tests"]
 
+from helpers import debian  # noqa: E402
 from helpers.engine import Engine, engine  # noqa: E402
 from helpers.private_network import private_network  # noqa: E402
+from helpers.registry import Registry  # noqa: E402
 
 SLEEP = ["sleep", "1000"]
 Samples = list[float]
@@ -280,6 +282,45 @@ def exec_rows(instance: Engine, found: dict[str, str], count: int) -> Iterator[R
     yield Row("exec of /bin/true in a running container", "ms", mine, samples, "≤ 15 ms")
 
 
+def pull_rows(instance: Engine, found: dict[str, str], directory: str, count: int) -> Iterator[Row]:
+    """Pull of a three-layer Debian image (about 180 MB unpacked) from a registry on loopback into an empty store, and
+    the same pull when nothing changed. skopeo only copies the blobs; docker and we also unpack or index them."""
+    with Registry(directory) as registry:
+        debian.oci_layout(directory + "/layout")
+        registry.push_layout(directory + "/layout:latest", "bench:1")
+        name, copy = registry.host + "/bench:1", directory + "/copy"
+
+        def pull(always: bool = False) -> None:
+            instance.run("image", name=name, pull="always" if always else "missing")
+
+        works: dict[str, Callable[[], Any]] = {"wharf": pull}
+        if shutil.which("skopeo"):
+            works["skopeo to OCI"] = command(
+                "skopeo", "copy", "--src-tls-verify=false", "docker://" + name, "oci:%s:1" % copy
+            )
+        if "docker" in found:
+            works["docker"] = command("docker", "pull", name)
+
+        def forget() -> None:
+            instance.run("image", name=name, state="absent")
+            shutil.rmtree(copy, ignore_errors=True)
+            if "docker" in found:
+                subprocess.run(["docker", "rmi", "-f", name], capture_output=True, check=False)
+
+        samples = interleaved(count, works, forget)
+        mine = samples.pop("wharf")
+        yield Row("pull of a three-layer image, cold", "ms", mine, samples, "≥ docker and skopeo")
+        pull()
+        same: dict[str, Callable[[], Any]] = {"wharf": lambda: pull(True)}
+        if "docker" in found:
+            same["docker"] = command("docker", "pull", name)
+            same["docker"]()
+        samples = interleaved(count, same)
+        mine = samples.pop("wharf")
+        yield Row("the same pull when nothing changed", "ms", mine, samples, "1 request")
+        forget()
+
+
 def report(rows: list[Row]) -> str:
     lines = ["%-58s %10s %10s %10s  %s" % ("what", "median", "min", "max", "budget; peers (ratio to us)")]
     for row in rows:
@@ -313,6 +354,8 @@ def main() -> None:
             instance.busybox()
             # Peers live in the host's network; ours in a namespace, so that nothing of the benchmark stays on the host.
             found = peers(directory + "/busybox.tar")
+            # No bridge is needed to pull, and the peers' registry must be on the host's loopback.
+            rows += pull_rows(instance, found, directory, min(options.n, 5))
             with private_network():
                 rows += start_rows(instance, found, options.n)
                 rows += many_rows(instance, found)
