@@ -79,9 +79,9 @@ molecule: tree  ## the roles, verified with testinfra (root)
 
 test: lint sanity unit kernel integration molecule  ## everything CI runs
 
-bench: tree  ## measurements; prints a table
+bench: tree  ## measurements, as a table and as .build/bench.json
 	$(call say,benchmarks)
-	$(BIN)/python tests/bench/run.py
+	$(BIN)/python tests/bench/run.py --json $(BUILD)/bench.json
 
 collection: tree  ## the collection tarball, in .build/dist
 	cd $(TREE) && $(BIN)/ansible-galaxy collection build --force --output-path $(BUILD)/dist
