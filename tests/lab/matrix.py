@@ -47,7 +47,7 @@ def write(path: str = os.path.join(ROOT, "docs", "support.md")) -> str:
         with open(file) as stream:
             result = json.load(stream)
         rows.setdefault(result["host"], {})[result["scenario"]] = result
-    text = _HEAD % (time.strftime("%Y-%m-%d", time.gmtime()), " | ".join(SCENARIOS), " | ".join("-" for _ in SCENARIOS))
+    text = _HEAD % (time.strftime("%Y-%m-%d", time.gmtime()), " | ".join(SCENARIOS), " | ".join(["-"] * len(SCENARIOS)))
     for _host, row in sorted(rows.items()):
         facts = next(iter(row.values()))["facts"]
         cells = [facts.get(key, "?") for key in ("system", "kernel", "python", "systemd", "cgroups")]

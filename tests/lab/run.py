@@ -99,5 +99,6 @@ def _record(result: dict[str, Any]) -> None:
 
 
 def _commit() -> str:
-    answer = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    argv = ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"]
+    answer = subprocess.run(argv, capture_output=True, text=True, check=False)
     return answer.stdout.strip()
