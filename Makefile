@@ -19,7 +19,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 say = @printf '\n== %s\n' "$(1)"
 
-.PHONY: help apt venv tree lint sanity unit kernel integration molecule test bench demo demo-clean collection clean
+.PHONY: help apt venv tree lint sanity unit kernel integration molecule test lab lab-ci lab-matrix lab-apt bench demo demo-clean collection clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -78,6 +78,19 @@ molecule: tree  ## the roles, verified with testinfra (root)
 	cd $(TREE) && PATH=$(BIN):$$PATH $(BIN)/molecule test --all --report
 
 test: lint sanity unit kernel integration molecule  ## everything CI runs
+
+lab: tree lab-apt  ## virtual machines: SCENARIO=demo HOST=debian13; all of them without; KEEP=1 leaves them on
+	PYTHONPATH=tests $(BIN)/python -m lab run --tree $(TREE) $(if $(KEEP),--keep) \
+	  $(addprefix --host ,$(HOST)) $(addprefix --scenario ,$(SCENARIO))
+
+lab-ci: tree lab-apt  ## what CI runs of it: the demo, twice, and a reboot on Debian 13, within 30 minutes
+	PYTHONPATH=tests $(BIN)/python -m lab ci --tree $(TREE)
+
+lab-matrix: venv  ## docs/support.md from the results of the last runs
+	PYTHONPATH=tests $(BIN)/python -m lab matrix
+
+lab-apt:
+	@EXTRA="qemu-system-x86 qemu-utils e2fsprogs openssh-client" tools/apt.sh
 
 bench: tree  ## measurements; prints a table
 	$(call say,benchmarks)

@@ -8,6 +8,8 @@ packages=(
     apache2-utils attr busybox-static docker-registry git iproute2 libcap2-bin mmdebstrap nftables openssh-server
     python3 python3-venv skopeo sudo umoci
 )
+read -r -a extra <<<"${EXTRA:-}"
+packages+=("${extra[@]}")
 
 if ! command -v dpkg-query >/dev/null; then
     echo "Not a Debian system: please see that these are installed: ${packages[*]}"

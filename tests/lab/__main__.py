@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-from . import images
+from . import images, run
 from .guest import Guest
 from .machines import MACHINES
 
@@ -30,6 +30,11 @@ def main() -> int:
     shell = commands.add_parser("ssh", help="a shell, or one command")
     shell.add_argument("host", choices=MACHINES)
     shell.add_argument("words", nargs=argparse.REMAINDER)
+    scenario = commands.add_parser("run", help="run scenarios on machines; the results are kept for the matrix")
+    scenario.add_argument("--scenario", action="append", choices=run.SCENARIOS)
+    scenario.add_argument("--host", action="append", choices=MACHINES)
+    scenario.add_argument("--tree", required=True, help="the collection: .../ansible_collections/wharf/engine")
+    scenario.add_argument("--keep", action="store_true", help="leave the machine running")
     options = parser.parse_args()
     try:
         return _do(options)
@@ -42,6 +47,11 @@ def _do(options: argparse.Namespace) -> int:
     if options.command == "ssh":
         argv = Guest(MACHINES[options.host]).ssh_command() + options.words
         os.execvp(argv[0], argv)
+    if options.command == "run":
+        hosts = options.host or [name for name in MACHINES if not name.endswith("b")]
+        wanted = [(scenario, host) for host in hosts for scenario in options.scenario or run.SCENARIOS]
+        outcomes = [run.run(scenario, host, options.tree, options.keep) for scenario, host in wanted]
+        return 0 if all(outcomes) else 1
     guests = [Guest(MACHINES[name]) for name in options.hosts or MACHINES]
     if options.command == "inventory":
         hosts = {guest.machine.name: guest.inventory() for guest in guests}
