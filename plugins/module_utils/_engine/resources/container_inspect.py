@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 def inspect(task: Task, record: ContainerRecord) -> dict[str, Any]:
     """The whole picture, from the row, the monitor's facts and the leases."""
+    from ..kernel import apparmor
+    from ..runtime.spec import apparmor_profile
+
     facts = state(task, record)
     image = task.store.images.get(record.image_id)
     config = make.image_config(image) if image else {}
@@ -41,7 +44,7 @@ def inspect(task: Task, record: ContainerRecord) -> dict[str, Any]:
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": apparmor.shown(apparmor_profile(record.spec)),
         "ExecIDs": None,
         "HostConfig": _host_config(task, record),
         "Mounts": [_mount(task, mount) for mount in record.resolved["mounts"]],

@@ -28,6 +28,7 @@ def run(task: Task) -> dict[str, Any]:
 
 def facts(task: Task) -> dict[str, Any]:
     """``{kernel, python, cgroups, storage, network, security, state, problems, fallbacks, engine}``."""
+    from ..kernel import apparmor
     from ..kernel.cgroups import Layout
     from ..storage import overlay
 
@@ -50,7 +51,8 @@ def facts(task: Task) -> dict[str, Any]:
         },
         "security": {
             "seccomp": os.path.exists("/proc/sys/kernel/seccomp/actions_avail"),
-            "apparmor": _read("/sys/module/apparmor/parameters/enabled") == "Y",
+            "apparmor": apparmor.is_enabled(),
+            "apparmor_parser": apparmor.parser(),
             "selinux": os.path.exists("/sys/fs/selinux/enforce"),
             "user_namespaces": os.path.exists("/proc/self/ns/user"),
             "missing_capabilities": _missing_capabilities(),
@@ -148,6 +150,8 @@ def _fallbacks(host: dict[str, Any]) -> list[str]:
         out.append("Layers are extracted: this kernel cannot mount EROFS images from files (Linux 6.12)")
     if host["storage"]["overlay_mode"] != "fd":
         out.append("Layers are handed to overlayfs by path: this kernel does not take descriptors (Linux 6.13)")
+    if host["security"]["apparmor"] and not host["security"]["apparmor_parser"]:
+        out.append("Containers have no AppArmor profile: the program apparmor_parser, which loads it, is missing")
     if "CAP_SYS_RESOURCE" in host["security"]["missing_capabilities"]:
         out.append("Limits above the present hard limits are clamped: CAP_SYS_RESOURCE is missing")
     return out

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn, Optional
 
 from ..errors import KernelError, StartError
+from ..kernel import apparmor
 from ..kernel.cgroups import Cgroup
 from ..kernel.syscalls import (
     CLONE_NEWCGROUP,
@@ -69,6 +70,7 @@ def spawn(
     ``KernelError``."""
     cgroup_fd = target.cgroup.fd_v2(leaf)
     interpreter = finalize.interpreter_identity()
+    profile = apparmor.choose(target.config["process"])
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -76,7 +78,7 @@ def spawn(
         try:
             pid, pidfd, joined = parent.clone_into(kernel, 0, cgroup_fd)
             if pid == 0:
-                _main(_Exec(kernel, target, spec, stdio, theirs, interpreter, (leaf, joined)))
+                _main(_Exec(kernel, target, spec, stdio, theirs, interpreter, (leaf, joined, profile)))
         finally:
             # What this process forks from here on is on the host again. Failing to return would put every later
             # child into the container: the kernel always allows it, and if not, the exception ends the request.
@@ -101,7 +103,7 @@ class _Exec:
         stdio: tuple[int, int, int],
         sync: socket.socket,
         interpreter: tuple[int, int],
-        place: tuple[str, bool],
+        place: tuple[str, bool, str],
     ) -> None:
         self.kernel = kernel
         self.target = target
@@ -109,7 +111,7 @@ class _Exec:
         self.stdio = stdio
         self.sync = sync
         self.interpreter = interpreter
-        self.leaf, self.joined = place
+        self.leaf, self.joined, self.profile = place
         self.process = target.config["process"]
         self.step = "exec"
 
@@ -136,6 +138,7 @@ class _Exec:
         init.set_oom_score(int(self.process.get("oomScoreAdj") or 0))
         finalize.join_keyring(self.kernel)
         self.target.cgroup.join_self(self.leaf, unified=not self.joined)
+        apparmor.confine_next_program(self.profile)
 
     def join(self) -> users.Identity:
         self.step = "join_namespaces"

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn, Optional
 
 from ..errors import KernelError, StartError
-from ..kernel import mounts, procfs
+from ..kernel import apparmor, mounts, procfs
 from ..kernel.cgroups import Cgroup
 from ..kernel.syscalls import (
     CLONE_NEWCGROUP,
@@ -59,6 +59,7 @@ class Plan(NamedTuple):
     cgroup: Cgroup
     joined: bool  # clone3 has put us into the unified hierarchy
     secrets: tuple[secrets.Secret, ...] = ()
+    apparmor: str = ""  # the profile; it is loaded
 
 
 class Init:
@@ -94,6 +95,7 @@ class Init:
         finalize.join_keyring(self.kernel)
         # By ourselves: moving another process costs a grace period of the kernel per hierarchy, moving oneself nothing.
         self.plan.cgroup.join_self(unified=not self.plan.joined)
+        apparmor.confine_next_program(self.plan.apparmor)
 
     def wait(self, word: str) -> None:
         message, _fds = wire.recv_packet(self.sync)

@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn, Optional
 
 from ..errors import KernelError, NotFound, StartError, WharfError
-from ..kernel import devices, procfs
+from ..kernel import apparmor, devices, procfs
 from ..kernel import pidfd as pidfds
 from ..kernel.cgroups import Cgroup, Layout
 from ..kernel.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS, CLONE_PARENT, Kernel
@@ -174,6 +174,7 @@ def _plan(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, config
         cgroup=cgroup,
         joined=False,
         secrets=secrets.load(bundle.directory, (config.get("wharf") or {}).get("secrets") or ()),
+        apparmor=apparmor.choose(config["process"]),
     )
 
 

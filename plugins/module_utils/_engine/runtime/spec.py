@@ -155,6 +155,9 @@ def _process(
         "rlimits": rlimits(spec.get("ulimits") or ()),
         "noNewPrivileges": security.get("no-new-privileges", "false") == "true",
     }  # fmt: skip
+    profile = apparmor_profile(spec)
+    if profile:
+        process["apparmorProfile"] = profile
     if spec.get("umask") is not None:
         process["user"]["umask"] = spec["umask"]
     if spec.get("oom_score_adj"):
@@ -216,12 +219,18 @@ def security_options(options: Sequence[str]) -> dict[str, str]:
                 "invalid --security-opt: %r" % option,
                 path="security_opts",
                 hint="Known: no-new-privileges, seccomp=<unconfined|profile.json>, systempaths=unconfined, "
-                "apparmor=unconfined, label=disable.",
+                "apparmor=<unconfined|profile>, label=disable.",
             )
         if name == "no-new-privileges" and value not in ("", "true", "false"):
             raise UsageError("no-new-privileges is true or false, not %r" % value, path="security_opts")
         found[name] = value or ("true" if name == "no-new-privileges" else "")
     return found
+
+
+def apparmor_profile(spec: Mapping[str, Any]) -> str:
+    """As asked; "" leaves it to the host (see ``kernel.apparmor``)."""
+    asked = security_options(spec.get("security_opts") or ()).get("apparmor")
+    return asked or ("unconfined" if spec.get("privileged") else "")
 
 
 def _seccomp(choice: Optional[str], privileged: bool) -> Optional[dict[str, Any]]:

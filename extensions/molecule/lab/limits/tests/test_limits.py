@@ -5,23 +5,35 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-CGROUP = "/sys/fs/cgroup/system.slice/wharf-containers.service/wharf/*"
+import pytest
+
+UNIT = "/sys/fs/cgroup/system.slice/wharf-containers.service/wharf/"
 
 
-def inside(host: Any, *argv: str) -> dict[str, Any]:
+def inside(host: Any, *argv: str, container: str = "limited") -> dict[str, Any]:
     """What ``container_exec`` returns; a failure of the command is a result, not an error."""
     words = ",".join('"%s"' % word.replace("\\", "\\\\").replace('"', '\\"') for word in argv)
     result = host.ansible(
-        "wharf.engine.container_exec", '{"container": "limited", "argv": [%s]}' % words, check=False, become=True
+        "wharf.engine.container_exec",
+        '{"container": "%s", "argv": [%s]}' % (container, words),
+        check=False,
+        become=True,
     )
     return dict(result)
 
 
+@functools.cache
+def identity(host: Any, container: str) -> str:
+    facts = host.ansible("wharf.engine.container_info", '{"name": "%s"}' % container, check=False, become=True)
+    return str(facts["container"]["Id"])
+
+
 def kernel(host: Any, file: str) -> str:
     with host.sudo():
-        return str(host.check_output("cat %s/%s" % (CGROUP, file)))
+        return str(host.check_output("cat %s%s/%s" % (UNIT, identity(host, "limited"), file)))
 
 
 def counter(host: Any, file: str, key: str) -> int:
@@ -64,3 +76,15 @@ def test_only_harmless_devices_can_be_opened(host: Any) -> None:
     result = inside(host, "sh", "-c", "mknod /scratch/disk b 254 0 && cat /scratch/disk | head -c 1")
     assert "not permitted" in result["stderr"], result
     assert inside(host, "sh", "-c", "head -c 4 /dev/zero | wc -c")["stdout"].strip() == "4"
+
+
+def test_apparmor_has_the_last_word(host: Any) -> None:
+    """CAP_SYS_ADMIN and the filter let it mount; the profile does not."""
+    if host.file("/sys/module/apparmor/parameters/enabled").content_string.strip() != "Y":
+        pytest.skip("no AppArmor here")
+    label = inside(host, "cat", "/proc/self/attr/current", container="mighty")["stdout"].strip()
+    assert label == "wharf-default (enforce)"
+    result = inside(host, "busybox", "mount", "-t", "tmpfs", "x", "/tmp", container="mighty")
+    assert result["rc"] != 0 and "denied" in result["stderr"].lower(), result
+    result = inside(host, "sh", "-c", "echo 1 > /proc/sysrq-trigger", container="mighty")
+    assert result["rc"] != 0, result
