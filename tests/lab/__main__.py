@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-from . import images, run
+from . import images, matrix, run
 from .guest import Guest
 from .machines import MACHINES
 
@@ -30,6 +30,9 @@ def main() -> int:
     shell = commands.add_parser("ssh", help="a shell, or one command")
     shell.add_argument("host", choices=MACHINES)
     shell.add_argument("words", nargs=argparse.REMAINDER)
+    commands.add_parser("matrix", help="write docs/support.md from the results of the last runs")
+    ci = commands.add_parser("ci", help="what continuous integration runs, within 30 minutes")
+    ci.add_argument("--tree", required=True)
     scenario = commands.add_parser("run", help="run scenarios on machines; the results are kept for the matrix")
     scenario.add_argument("--scenario", action="append", choices=run.SCENARIOS)
     scenario.add_argument("--host", action="append", choices=MACHINES)
@@ -47,6 +50,11 @@ def _do(options: argparse.Namespace) -> int:
     if options.command == "ssh":
         argv = Guest(MACHINES[options.host]).ssh_command() + options.words
         os.execvp(argv[0], argv)
+    if options.command == "matrix":
+        sys.stdout.write(matrix.write() + "\n")
+        return 0
+    if options.command == "ci":
+        return run.ci(options.tree)
     if options.command == "run":
         hosts = options.host or [name for name in MACHINES if not name.endswith("b")]
         wanted = [(scenario, host) for host in hosts for scenario in options.scenario or run.SCENARIOS]

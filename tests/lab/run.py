@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,8 +17,8 @@ from . import images
 from .guest import Guest
 from .machines import MACHINES
 
-SCENARIOS = ("demo", "reboot", "limits", "logout", "poweroff")
-_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SCENARIOS = ("demo", "limits", "logout", "reboot", "poweroff")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _FACTS = """
 . /etc/os-release; echo "$PRETTY_NAME"; uname -r; python3 -c 'import platform; print(platform.python_version())'
 systemctl --version | sed -n 's/^systemd \\([0-9]*\\).*/\\1/p'
@@ -43,7 +44,7 @@ def run(scenario: str, host: str, tree: str, keep: bool = False) -> bool:
     env = {
         **os.environ,
         "PATH": scripts + ":" + os.environ["PATH"],
-        "PYTHONPATH": os.path.join(_ROOT, "tests"),
+        "PYTHONPATH": os.path.join(ROOT, "tests"),
         "ANSIBLE_COLLECTIONS_PATH": os.path.dirname(os.path.dirname(os.path.dirname(tree))),
         "ANSIBLE_NOCOLOR": "1",
         "LAB_HOST": host,
@@ -73,11 +74,30 @@ def run(scenario: str, host: str, tree: str, keep: bool = False) -> bool:
     return passed
 
 
+def ci(tree: str, minutes: int = 30) -> int:
+    """What continuous integration runs. 0: passed; 1: failed; 3: could not be run, which is said."""
+
+    def too_late(_number: int, _frame: Any) -> None:
+        raise images.LabError("it took longer than %d minutes" % minutes)
+
+    signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(minutes * 60)
+    try:
+        outcomes = [run(scenario, "debian13", tree) for scenario in ("demo", "reboot")]
+    except images.LabError as error:
+        sys.stdout.write("\n== THE LAB WAS NOT RUN TO ITS END: %s\n" % error)
+        return 3
+    finally:
+        signal.alarm(0)
+        Guest(MACHINES["debian13"]).down()
+    return 0 if all(outcomes) else 1
+
+
 def _record(result: dict[str, Any]) -> None:
     with open(os.path.join(results(), "%s-%s.json" % (result["scenario"], result["host"])), "w") as file:
         json.dump(result, file, indent=2)
 
 
 def _commit() -> str:
-    answer = subprocess.run(["git", "-C", _ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    answer = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return answer.stdout.strip()
