@@ -54,7 +54,7 @@ def run(scenario: str, host: str, tree: str, keep: bool = False) -> bool:
     begun = time.monotonic()
     guest.up()
     facts = dict(zip(_KEYS, guest.ssh(_FACTS).stdout.splitlines()))
-    command = [scripts + "/molecule", "-c", "extensions/molecule/lab/config.yml", "test", "-s", "lab/" + scenario]
+    command = [scripts + "/molecule", "-c", "extensions/molecule/lab_config.yml", "test", "-s", "lab/" + scenario]
     log = os.path.join(results(), "%s-%s.log" % (scenario, host))
     with open(log, "w") as stream:
         process = subprocess.Popen(
