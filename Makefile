@@ -11,6 +11,10 @@ BUILD      := $(abspath .build)
 TREE       := $(BUILD)/ansible_collections/wharf/engine
 PYTEST     := $(BIN)/python -m pytest
 PYTEST_ARGS ?=
+# Workers share the host, not files: a file's tests stay together. CI runs what failed once more and lists it as RERUN:
+# on a crowded machine one lost race must not hide what the other tests say.
+WORKERS    ?= 2
+SPREAD     := -n $(WORKERS) --dist loadfile $(if $(CI),--reruns 1,--max-worker-restart 0)
 export ANSIBLE_COLLECTIONS_PATH := $(BUILD)
 # Nothing of a contributor's own Ansible setup may change what the tests see.
 export ANSIBLE_CONFIG := $(CURDIR)/tools/ansible.cfg
@@ -63,15 +67,15 @@ sanity: tree  ## ansible-test sanity
 
 unit: venv  ## tests that need no root
 	$(call say,unit tests)
-	$(PYTEST) tests/unit $(PYTEST_ARGS)
+	$(PYTEST) tests/unit $(SPREAD) $(PYTEST_ARGS)
 
 kernel: venv  ## tests against the real kernel (root)
 	$(call say,kernel tests)
-	$(PYTEST) tests/kernel $(PYTEST_ARGS)
+	$(PYTEST) tests/kernel $(SPREAD) $(PYTEST_ARGS)
 
 integration: tree  ## real ansible-playbook runs (root)
 	$(call say,integration tests)
-	$(PYTEST) tests/integration $(PYTEST_ARGS)
+	$(PYTEST) tests/integration $(if $(CI),--reruns 1) $(PYTEST_ARGS)
 
 molecule: tree  ## the roles, verified with testinfra (root)
 	$(call say,molecule)
