@@ -24,6 +24,7 @@ from ._args.common import COMMON, Table, argument_spec
 MINIMUM_PYTHON = (3, 9)
 MINIMUM_KERNEL = (5, 10)
 PACKAGE = "wharf_runtime"
+BYTE_CODE = "_engine/bytecode.py"
 LARGEST_BUNDLE = 64 << 20
 
 
@@ -141,8 +142,11 @@ def load(root: str, name: str) -> Any:
             if (getattr(value, "__file__", None) or "").startswith(other):
                 del sys.modules[key]
         sys.path[:] = [path for path in sys.path if path + os.sep != other]
+        sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "root", "") + os.sep != other]
     if root not in sys.path:
         sys.path.insert(0, root)
+    if os.path.exists(os.path.join(root, PACKAGE, BYTE_CODE)):
+        importlib.import_module(PACKAGE + "._engine.bytecode").find_in(root)
     return importlib.import_module("%s._engine.%s" % (PACKAGE, name))
 
 
@@ -345,6 +349,8 @@ def _compile(directory: str, names: List[str], final: str) -> None:
                 )
             except py_compile.PyCompileError:
                 continue  # a library's file for newer Pythons: whoever imports it gets the SyntaxError
+    if "%s/%s" % (PACKAGE, BYTE_CODE) in names:
+        load(directory, "bytecode").write(directory, names, PACKAGE, final)
 
 
 def _flush(directory: str) -> None:

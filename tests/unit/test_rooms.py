@@ -20,7 +20,7 @@ ROOMS = (
     "doors", "api", "resources", "reconcile", "build", "images", "registry", "runtime", "network", "storage", "store",
     "kernel", "base",
 )  # fmt: skip
-DOORS = {"entry", "restore"}  # modules beside the rooms that lead into them from outside
+DOORS = {"bytecode", "entry", "restore"}  # modules beside the rooms that lead into them from outside
 BASE = {"errors", "process", "fds", "paths", "timestamps"}  # modules that everybody may use
 
 FORBIDDEN_MODULES = {"subprocess", "ansible", "module_utils", "asyncio", "dataclasses"}
