@@ -326,6 +326,43 @@ def test_mutated_archives_are_read_or_refused(changes, repair, piece):
         assert b".." not in path.split(b"/") and b"\0" not in path and not path.startswith(b"/")
 
 
+PLAIN = build(
+    [folder("d"), file("d/f", b"x" * 600), symlink("s", "d"), link("l", "d/f"), file("e", prefix="a/b"), file("g")]
+)
+
+
+def told(data, piece, **limits):
+    """Everything a reader tells of an archive that comes in such pieces, or the sentence it refuses it with."""
+    sink = Collector()
+    stream = TarStream(sink, **limits)
+    try:
+        for at in range(0, len(data), piece):
+            stream.write(data[at : at + piece])
+        stream.close()
+    except IntegrityError as error:
+        return sink.entries, error.msg
+    return sink.entries, sink.contents, stream.entries, stream.newest, stream.offset
+
+
+@settings(max_examples=600, deadline=2000, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from([SEED, PLAIN]),
+    st.lists(st.tuples(st.integers(0, len(SEED) - 1), st.binary(min_size=1, max_size=12)), max_size=8),
+    st.booleans(),
+    st.sampled_from([10**9, 3]),
+)
+def test_the_fast_reader_and_the_thorough_one_tell_the_same(seed, changes, repair, entries):
+    """Headers that come in pieces are read by the thorough one."""
+    data = bytearray(seed)
+    for at, text in changes:
+        at %= len(seed)
+        data[at : at + len(text)] = text
+    data = tars.repaired(bytes(data)) if repair else bytes(data)
+    thorough = told(data, 500, max_entries=entries, max_size=1 << 30)
+    assert told(data, len(data), max_entries=entries, max_size=1 << 30) == thorough
+    assert told(data, 1500, max_entries=entries, max_size=1 << 30) == thorough
+
+
 @settings(max_examples=150, deadline=2000)
 @given(st.binary(max_size=3000))
 def test_noise_is_refused(data):

@@ -18,64 +18,23 @@ from __future__ import annotations
 import stat
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn, Optional, Union
+from collections.abc import Mapping
+from typing import Any, Optional, Union
 
-from ..errors import IntegrityError
+from .tarentry import BLOCK, HARD_LINK, MAX_TIME, MIN_TIME, Entry, Sink, Sparse, refuse
+from .tarplain import PlainMembers
 
-BLOCK = 512
-HARD_LINK = 0  # kind of an entry beside the S_IF* constants
+__all__ = ["BLOCK", "HARD_LINK", "MAX_TIME", "MIN_TIME", "Entry", "Sink", "Sparse", "TarStream", "refuse"]
+
 _MAX_META = 1 << 20  # PAX records, long names, sparse maps (Go's limit too)
 _MAX_SPARSE = 1 << 17
 _ZERO = bytes(BLOCK)
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
 
-# Clamped to what ext4, XFS and Btrfs all keep (1901 to 2446), so that a layer looks the same in either form.
-MIN_TIME, MAX_TIME = -(1 << 31), 0x37FFFFFFF
-
 _KINDS = {
     b"0": stat.S_IFREG, b"7": stat.S_IFREG, b"1": HARD_LINK, b"2": stat.S_IFLNK, b"3": stat.S_IFCHR,
     b"4": stat.S_IFBLK, b"5": stat.S_IFDIR, b"6": stat.S_IFIFO, b"S": stat.S_IFREG,
 }  # fmt: skip
-
-Sparse = Sequence[tuple[int, int]]
-
-
-class Entry(NamedTuple):
-    """One archive member. ``kind``: an S_IF* constant, or ``HARD_LINK``. ``size``: of the finished file. ``offset``:
-    of its data in the stream. ``sparse``: (offset, length) of the stored pieces, or None when it is stored whole."""
-
-    kind: int
-    name: bytes
-    link: bytes
-    mode: int
-    uid: int
-    gid: int
-    size: int
-    mtime: int
-    nsec: int
-    rdev: int
-    xattrs: Optional[Mapping[bytes, bytes]]
-    offset: int
-    sparse: Optional[Sparse]
-
-
-class Sink:
-    """What a stream delivers to."""
-
-    def entry(self, entry: Entry) -> bool:
-        """A member; True to be given its data (only regular files have any)."""
-        raise NotImplementedError
-
-    def data(self, piece: memoryview) -> None:
-        """Stored bytes of the last entry, in order."""
-
-    def end(self) -> None:
-        """All data of the last entry has been delivered. Called only when ``entry`` returned True."""
-
-
-def refuse(sentence: str, *args: Any) -> NoReturn:
-    raise IntegrityError("Layer refused: " + (sentence % args if args else sentence), step="read_layer")
 
 
 class TarStream:
@@ -103,6 +62,7 @@ class TarStream:
         self._long_name: Optional[bytes] = None
         self._long_link: Optional[bytes] = None
         self._maps: Any = None  # a sparse map being read
+        self._plain = PlainMembers(sink, max_entries, max_size)
 
     # -- the pump ------------------------------------------------------------------------------------------
 
@@ -131,6 +91,10 @@ class TarStream:
                 position += take
                 self.offset += take
             else:
+                if end - position >= BLOCK and not self._special():
+                    position = self._plain_members(data, position)
+                    if position == end or self._body or self._pad:
+                        continue
                 take = BLOCK - len(self._partial)
                 block = data[position : position + take]
                 position += len(block)
@@ -144,6 +108,28 @@ class TarStream:
                 if self._ended:
                     self.offset += end - position
                     return
+
+    def _special(self) -> bool:
+        """Whether the next header is begun already, or what came before it decides what it means."""
+        return bool(
+            self._partial
+            or self._zeros
+            or self._pax
+            or self._long_name is not None
+            or self._long_link is not None
+            or self._maps is not None
+        )
+
+    def _plain_members(self, data: bytes, position: int) -> int:
+        """Let the fast reader have what it can; it stops before what ``_block`` must judge."""
+        plain = self._plain
+        before = position
+        plain.entries, plain.newest = self.entries, self.newest
+        position = plain.read(data, position, self.offset)
+        self.entries, self.newest = plain.entries, plain.newest
+        self.offset += position - before
+        self._body, self._pad, self._deliver = plain.body, plain.pad, plain.deliver
+        return position
 
     def skippable(self) -> int:
         """Bytes of content and padding that come next and that nobody wants: who can seek leaves them out."""
