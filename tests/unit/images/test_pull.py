@@ -37,10 +37,7 @@ def noise(size: int) -> bytes:
     return NOISE.randbytes(size)
 
 
-@pytest.fixture(autouse=True)
-def form(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WHARF_LAYER_FORM", "erofs")  # needs no root: nothing is mounted or extracted
-    monkeypatch.setenv("HOME", "/nonexistent")
+pytestmark = pytest.mark.usefixtures("pulling_either_way")
 
 
 @pytest.fixture

@@ -27,10 +27,7 @@ from module_utils._engine.store.state import Store
 noise = random.Random(9).randbytes
 
 
-@pytest.fixture(autouse=True)
-def form(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WHARF_LAYER_FORM", "erofs")  # needs no root: nothing is mounted or extracted
-    monkeypatch.setenv("HOME", "/nonexistent")
+pytestmark = pytest.mark.usefixtures("pulling_either_way")
 
 
 @pytest.fixture

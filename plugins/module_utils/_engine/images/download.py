@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from ..errors import IntegrityError, RegistryError, TimedOut
@@ -25,17 +25,27 @@ TRY_LIMIT = 60  # tries at all: a server that sends a byte per connection must e
 _LOCK_POLL = 1.0
 
 
+Tell = Callable[[str, str, int], object]  # digest, what happened, bytes that are there
+
+
 class Wanted(NamedTuple):
     digest: str
     size: int
 
 
+def _nobody(_digest: str, _what: str, _offset: int) -> None:
+    """Nobody listens."""
+
+
 class Fetcher:
-    """Fetches single blobs of one repository. Shared by threads."""
+    """Fetches single blobs of one repository. Shared by threads. ``tell`` is called, by the thread that fetches, when a
+    blob's partial file is there or begins anew (``restart``), has grown (``bytes``), and when the blob is verified and
+    in its place (``verified``)."""
 
     def __init__(
         self, client: RegistryClient, repository: str, transport: Transport, blobs: Blobs, progress: Progress
     ) -> None:
+        self.tell: Tell = _nobody
         self._client = client
         self._repository = repository
         self._transport = transport
@@ -56,9 +66,11 @@ class Fetcher:
                     self._check_size(digest, size)
                     self._found.add(digest)
                     self._progress.state(digest, "downloaded")
+                    self.tell(digest, "verified", size)
                     return
                 self._found.discard(digest)
                 resumed = writer.offset
+                self.tell(digest, "restart", writer.offset)
                 self._progress.state(digest, "downloading", writer.offset)
                 self._fill(writer, digest, size)
                 try:
@@ -69,6 +81,7 @@ class Fetcher:
                         continue
                     raise
                 self._progress.state(digest, "downloaded")
+                self.tell(digest, "verified", size)
                 return
 
     def _writer(self, digest: str, size: int) -> BlobWriter:
@@ -130,12 +143,14 @@ class Fetcher:
                 )
             if stream.offset != writer.offset:
                 writer.restart()  # the range was ignored: hash and file begin anew
+                self.tell(digest, "restart", 0)
                 self._progress.state(digest, "downloading", 0)
             while True:
                 data = stream.read(CHUNK)
                 if not data:
                     return None
                 writer.write(data)
+                self.tell(digest, "bytes", writer.offset)
                 self._progress.bytes(digest, len(data))
         except Broken as error:
             return error

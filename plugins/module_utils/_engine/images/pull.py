@@ -13,6 +13,7 @@ Threads exist only inside ``pull``: a caller that will fork runs it through ``pr
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 from ..errors import IntegrityError, Unsupported
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ..store.state import Store
     from .download import Downloads, Fetcher
     from .manifest import Descriptor
+    from .workshop import Workshop
 
 
 class PullCheck(NamedTuple):
@@ -232,26 +234,56 @@ class _Pull:
         self._progress.phase("layers")
         wanted = [Wanted(layer.blob_digest, layer.blob_size) for layer in missing]
         size = 0
-        with Downloads(self._fetcher, self._transport, wanted) as downloads:
-            for position, layer in enumerate(layers):
-                size += self._one_layer(layer, layers[:position], downloads)
+        with self._builders(layers, missing) as workshop:
+            if workshop is not None:
+                self._fetcher.tell = workshop.tell
+            with Downloads(self._fetcher, self._transport, wanted) as downloads:
+                for position in range(len(layers)):
+                    size += self._one_layer(layers, position, downloads, workshop)
         return size
+
+    def _builders(
+        self, layers: tuple[LayerRef, ...], missing: list[LayerRef]
+    ) -> AbstractContextManager[Optional[Workshop]]:
+        """Processes that unpack while blobs arrive, if that is worth while."""
+        from . import workshop
+
+        if sum(layer.blob_size for layer in missing) < workshop.WORTH_IT:
+            return nullcontext()
+        numbers = [number for number, layer in enumerate(layers) if layer in missing]
+        return workshop.Workshop(self._store.paths, self._kernel, layers, numbers, str(self._reference))
 
     def _have(self, layer: LayerRef) -> bool:
         return self._store.layers.get(layer.chain_id) is not None and self._store.layers.pin(layer.chain_id)
 
-    def _one_layer(self, layer: LayerRef, below: tuple[LayerRef, ...], downloads: Downloads) -> int:
-        from .apply import apply_layer
-
+    def _one_layer(
+        self, layers: tuple[LayerRef, ...], position: int, downloads: Downloads, workshop: Optional[Workshop]
+    ) -> int:
+        layer = layers[position]
         if not self._have(layer):
             downloads.wait(layer.blob_digest)
             self._watch.lap("download")
             self._progress.state(layer.blob_digest, "unpacking")
-            apply_layer(self._store, self._kernel, layer, below, self._fetcher, subject=str(self._reference))
+            self._unpack(layers, position, workshop)
             self._watch.lap("unpack")
         self._progress.state(layer.blob_digest, "done")
         found = self._store.layers.get(layer.chain_id)
         return found.size if found is not None else 0
+
+    def _unpack(self, layers: tuple[LayerRef, ...], position: int, workshop: Optional[Workshop]) -> None:
+        from .apply import apply_layer
+
+        layer = layers[position]
+        if workshop is not None:
+            error = workshop.wait(position)
+            if error is None and self._have(layer):
+                return
+            # What a builder read was not verified yet, so what it thinks of it does not count.
+            if error is not None and not isinstance(error, IntegrityError):
+                raise error
+        apply_layer(self._store, self._kernel, layer, layers[:position], self._fetcher, subject=str(self._reference))
+        if workshop is not None:
+            workshop.done(position)
 
 
 def check_depth(layers: int, subject: str) -> None:

@@ -3,7 +3,8 @@
 
 """A layer blob as the uncompressed tar bytes in it: gzip (of several members too), zstd or plain, told by magic.
 
-Only verified blobs come here: no byte reaches the decompressor or the tar reader before the blob's digest was right.
+Blobs may come here while they still arrive (``builder``), unverified. What is made of them then counts for nothing
+until blob and layer have the digests they should have.
 """
 
 from __future__ import annotations
@@ -13,11 +14,24 @@ import queue
 import threading
 import zlib
 from collections.abc import Callable
-from typing import NoReturn, Optional
+from typing import TYPE_CHECKING, NoReturn, Optional
 
 from ..errors import IntegrityError, KernelError, Unsupported
 
-_CHUNK = 256 * 1024
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Source(Protocol):
+        """``read`` gives some compressed bytes (the first time enough to tell what they are), b"" at the end;
+        ``offset`` is how many it has given."""
+
+        @property
+        def offset(self) -> int: ...
+
+        def read(self) -> bytes: ...
+
+
+CHUNK = 256 * 1024
 _OUT = 1 << 20
 _BEHIND = 4  # pieces of _OUT bytes between the two threads
 # A megabyte of zeros is 1 KiB of gzip: past the free allowance, no honest layer is packed better than this.
@@ -46,8 +60,13 @@ def compression(start: bytes) -> str:
 
 
 def unpack(fd: int, write: Callable[[bytes], object], *, subject: str) -> int:
-    """Feed the uncompressed bytes of the blob behind ``fd`` (read from its beginning) to ``write``, at most 1 MiB at a
-    time. Returns their number. The descriptor stays open.
+    """``unpack_source`` of the blob behind ``fd``, read from its beginning. The descriptor stays open."""
+    return unpack_source(FileSource(fd, subject), write, subject=subject)
+
+
+def unpack_source(source: Source, write: Callable[[bytes], object], *, subject: str) -> int:
+    """Feed the uncompressed bytes of the blob that ``source`` reads to ``write``, at most 1 MiB at a time. Returns
+    their number.
 
     ``write`` runs in a thread of its own while the next bytes are decompressed (zlib, sha256 and write(2) all let go
     of the interpreter: twice as fast on two processors). It has ended when this function returns or raises.
@@ -56,7 +75,7 @@ def unpack(fd: int, write: Callable[[bytes], object], *, subject: str) -> int:
     compression, or zstd where the host cannot read it), and what ``write`` raises.
     """
     with _Behind(write) as behind:
-        return _feed(fd, behind.put, subject)
+        return _feed(source, behind.put, subject)
 
 
 class _Behind:
@@ -95,8 +114,7 @@ class _Behind:
             raise self._error
 
 
-def _feed(fd: int, write: Callable[[bytes], object], subject: str) -> int:
-    source = _Source(fd, subject)
+def _feed(source: Source, write: Callable[[bytes], object], subject: str) -> int:
     start = source.read()
     kind = compression(start)
     if kind == "gzip":
@@ -117,7 +135,7 @@ def _feed(fd: int, write: Callable[[bytes], object], subject: str) -> int:
     return source.offset
 
 
-def _unzstd(source: _Source, start: bytes, write: Callable[[bytes], object], subject: str) -> int:
+def _unzstd(source: Source, start: bytes, write: Callable[[bytes], object], subject: str) -> int:
     from . import zstd
 
     produced = 0
@@ -144,7 +162,9 @@ def _refuse(subject: str, why: str) -> NoReturn:
     raise IntegrityError("%s %s" % (subject, why), step="unpack_layer", subject=subject)
 
 
-class _Source:
+class FileSource:
+    """A whole blob."""
+
     __slots__ = ("_fd", "_subject", "offset")
 
     def __init__(self, fd: int, subject: str) -> None:
@@ -154,7 +174,7 @@ class _Source:
 
     def read(self) -> bytes:
         try:
-            data = os.pread(self._fd, _CHUNK, self.offset)
+            data = os.pread(self._fd, CHUNK, self.offset)
         except OSError as error:
             raise KernelError.wrap(error, "Cannot read %s" % self._subject, step="unpack_layer") from error
         self.offset += len(data)
@@ -162,7 +182,7 @@ class _Source:
 
 
 class _Gunzip:
-    def __init__(self, source: _Source, write: Callable[[bytes], object], subject: str) -> None:
+    def __init__(self, source: Source, write: Callable[[bytes], object], subject: str) -> None:
         self._source = source
         self._write = write
         self._subject = subject

@@ -154,6 +154,10 @@ class Blobs:
         """Where the blob is or would be."""
         return "%s/%s" % (self._paths.blobs, hex_of(digest))
 
+    def partial(self, digest: str) -> str:
+        """Where it is while it comes in. Not verified, and nothing says that it is going to be."""
+        return "%s/ingest-%s" % (self._paths.tmp, hex_of(digest))
+
     def has(self, digest: str) -> bool:
         return os.path.exists(self.path(digest))
 
@@ -208,7 +212,7 @@ class Blobs:
         if expected_digest is None:
             path = "%s/ingest-r%s" % (self._paths.tmp, secrets.token_hex(8))
         else:
-            path = "%s/ingest-%s" % (self._paths.tmp, hex_of(expected_digest))
+            path = self.partial(expected_digest)
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = 0.002
         while True:
