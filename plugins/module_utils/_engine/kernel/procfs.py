@@ -56,9 +56,15 @@ def _read(path: str) -> str:
 def stat(pid: int, proc: str = "/proc") -> Optional[Stat]:
     """``None`` when there is no such process (any more)."""
     try:
-        text = _read("%s/%d/stat" % (proc, pid))
-    except (FileNotFoundError, ProcessLookupError):
+        fd = os.open("%s/%d/stat" % (proc, pid), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
         return None
+    try:
+        text = os.read(fd, 4096).decode("utf-8", "surrogateescape")  # one line, always whole
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(fd)
     # comm is chosen by the process and may hold spaces and parentheses: the last ")" ends it.
     head, _sep, tail = text.rpartition(")")
     fields = tail.split()
@@ -82,9 +88,15 @@ def is_alive(pid: int, start: int) -> bool:
     return found.state not in "ZXx" or found.threads > 1
 
 
+_boot: list[str] = []
+
+
 def boot_id() -> str:
-    """Changes with every boot: what is stored under another one says nothing about the present."""
-    return _read("/proc/sys/kernel/random/boot_id").strip()
+    """Changes with every boot: what is stored under another one says nothing about the present. No process outlives
+    one, so it is read once."""
+    if not _boot:
+        _boot.append(_read("/proc/sys/kernel/random/boot_id").strip())
+    return _boot[0]
 
 
 def mountinfo(path: str = "/proc/self/mountinfo") -> list[Mount]:

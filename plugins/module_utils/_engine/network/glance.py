@@ -32,8 +32,47 @@ _HEADER = struct.Struct("=IHHII")
 _SEEN = "network.seen"
 
 
-def is_sound(paths: Paths, container_id: str, pid: int, members: Sequence[Member], ports: Sequence[PortRecord]) -> bool:
+class Look:
+    """What one look at many containers has in common: a netlink socket, the bridges, the firewall's generation as it
+    was at the first one."""
+
+    def __init__(self) -> None:
+        self._sock: Optional[socket.socket] = None
+        self._generation: Optional[int] = None
+        self.bridges: dict[str, Optional[dict[str, Any]]] = {}
+
+    def close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def generation(self) -> int:
+        if self._generation is None:
+            self._generation = generation()
+        return self._generation
+
+    def link(self, name: str) -> Optional[dict[str, Any]]:
+        if self._sock is None:
+            self._sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE)
+            self._sock.settimeout(2)
+        return _link(self._sock, name)
+
+    def bridge(self, name: str) -> Optional[dict[str, Any]]:
+        if name not in self.bridges:
+            self.bridges[name] = self.link(name)
+        return self.bridges[name]
+
+
+def is_sound(
+    paths: Paths,
+    container_id: str,
+    pid: int,
+    members: Sequence[Member],
+    ports: Sequence[PortRecord],
+    look: Optional[Look] = None,
+) -> bool:
     """Whether namespace, links, addresses, default routes and firewall are as recorded; False when it cannot tell."""
+    own = look or Look()
     try:
         inside = os.stat("/proc/%d/ns/net" % pid)
         here = os.stat(paths.container_netns(container_id))
@@ -43,11 +82,14 @@ def is_sound(paths: Paths, container_id: str, pid: int, members: Sequence[Member
             return True
         return (
             _inside(pid, members)
-            and _outside(paths, container_id, members)
-            and _seen(paths, container_id) == _stamp(generation(), members, ports)
+            and _outside(paths, container_id, members, own)
+            and _seen(paths, container_id) == _stamp(own.generation(), members, ports)
         )
     except (OSError, ValueError, struct.error):
         return False
+    finally:
+        if look is None:
+            own.close()
 
 
 def remember(
@@ -64,8 +106,7 @@ def remember(
 
 
 def _seen(paths: Paths, container_id: str) -> str:
-    with open("%s/%s" % (paths.container_run(container_id), _SEEN)) as stream:
-        return stream.read()
+    return _read("%s/%s" % (paths.container_run(container_id), _SEEN))
 
 
 def _stamp(number: int, members: Sequence[Member], ports: Sequence[PortRecord]) -> str:
@@ -76,36 +117,52 @@ def _stamp(number: int, members: Sequence[Member], ports: Sequence[PortRecord]) 
 
 
 def _read(path: str) -> str:
-    with open(path) as stream:
-        return stream.read()
+    """Text of a file of any size; those of /proc/net come a page at a time."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(fd, 65536)
+        while data:
+            more = os.read(fd, 65536)
+            if not more:
+                break
+            data += more
+        return data.decode()
+    finally:
+        os.close(fd)
 
 
 def _inside(pid: int, members: Sequence[Member]) -> bool:
     base = "/proc/%d/net/" % pid
-    routes = [line.split() for line in _read(base + "route").splitlines()]
-    tries = _read(base + "fib_trie").splitlines()
-    local = {
-        words.split()[1]
-        for words, kind in zip(tries, tries[1:])
-        if "|-- " in words and kind.strip() == "/32 host LOCAL"
-    }
+    routes, tries = _read(base + "route"), _read(base + "fib_trie")
     six = _read(base + "if_inet6").split() if any(record.ipv6 for _network, record in members) else []
     for _network, record in members:
-        if record.ipv4 and record.ipv4 not in local:
+        if record.ipv4 and not _is_local(tries, record.ipv4):
             return False
         if record.ipv6 and socket.inet_pton(socket.AF_INET6, record.ipv6).hex() not in six:
             return False
         # The kernel drops the routes of a link that is taken down.
-        if record.ipv4 and not any(words[0] == record.ifname for words in routes if words):
+        if record.ipv4 and "\n%s\t" % record.ifname not in routes:
             return False
     for family, (gateway, ifname) in endpoint.wanted_routes(members).items():
         if family == socket.AF_INET:
             raw = "%08X" % struct.unpack("=I", socket.inet_aton(gateway))[0]
-            if not any(words[:3] == [ifname, "00000000", raw] for words in routes):
+            if "\n%s\t00000000\t%s\t" % (ifname, raw) not in routes:
                 return False
         elif not _route6(base, gateway, ifname):
             return False
     return True
+
+
+def _is_local(tries: str, address: str) -> bool:
+    """``fib_trie`` has a leaf a line, ``|-- 172.17.0.2``, and what it is on the lines after it."""
+    leaf = "|-- %s\n" % address
+    at = tries.find(leaf)
+    while at >= 0:
+        at += len(leaf)
+        if tries[at : tries.find("\n", at)].strip() == "/32 host LOCAL":
+            return True
+        at = tries.find(leaf, at)
+    return False
 
 
 def _route6(base: str, gateway: str, ifname: str) -> bool:
@@ -120,14 +177,12 @@ def _route6(base: str, gateway: str, ifname: str) -> bool:
 # -- outside ----------------------------------------------------------------------------------------------------
 
 
-def _outside(paths: Paths, container_id: str, members: Sequence[Member]) -> bool:
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE) as sock:
-        sock.settimeout(2)
-        for network, record in members:
-            ours = _link(sock, bridge.link_name(paths, network))
-            host = _link(sock, endpoint.host_link(container_id, record.network_id))
-            if not ours or not host or not (ours["up"] and host["up"]) or host["master"] != ours["index"]:
-                return False
+def _outside(paths: Paths, container_id: str, members: Sequence[Member], look: Look) -> bool:
+    for network, record in members:
+        ours = look.bridge(bridge.link_name(paths, network))
+        host = look.link(endpoint.host_link(container_id, record.network_id))
+        if not ours or not host or not (ours["up"] and host["up"]) or host["master"] != ours["index"]:
+            return False
     return True
 
 

@@ -11,7 +11,8 @@ container's (or network's) lock; nothing here takes one, but a leaf lock around 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..paths import Paths
     from ..store.records import ContainerRecord, EndpointRecord, NetworkRecord, PortRecord
     from ..store.state import Store
+    from .glance import Look
     from .publishing import Member
 
 PREDEFINED = ("bridge", "host", "none")
@@ -37,7 +39,20 @@ class NetworkService:
         self.store = store
         self._kernel = kernel
         self._netlink: Optional[Netlink] = None
+        self._look: Optional[Look] = None
         self.publishing = publishing.Publishing(paths, store)
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """``glance`` at many containers inside, in which nothing is changed: what they share is looked at once."""
+        from . import glance
+
+        self._look = glance.Look()
+        try:
+            yield
+        finally:
+            self._look.close()
+            self._look = None
 
     def __enter__(self) -> NetworkService:
         return self
@@ -305,7 +320,7 @@ class NetworkService:
         from . import glance
 
         members, ports = self._members(container_id), self.store.networks.ports(container_id=container_id)
-        if glance.is_sound(self.paths, container_id, pid, members, ports):
+        if glance.is_sound(self.paths, container_id, pid, members, ports, self._look):
             return self._missing_names(container_id, members)
         try:
             number = glance.generation()

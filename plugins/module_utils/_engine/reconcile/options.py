@@ -42,8 +42,9 @@ def normalise(table: Table, params: dict[str, Any]) -> dict[str, Any]:
         if target in spec and isinstance(value, list):
             value = spec[target] + value
         spec[target] = value
-    for name, option in table.items():
-        if name in spec and option.get("compare") == "named":
+    for name in spec:
+        option = table[name]
+        if option.get("compare") == "named":
             spec[name] = _unique(name, spec[name], option["key"])
     return {
         name: value for name, value in spec.items() if value not in ([], {}, False, "") or _is_zero(table, name, value)
@@ -102,9 +103,9 @@ def differences(
     The task changed an option → "asked". It did not, but the host has something else → "drift".
     """
     out = []
+    named = set(asked_before).union(asked_now, actual)
     for name, option in table.items():
-        compare = option.get("compare")
-        if compare in (None, "ignore") or "into" in option:
+        if name not in named or option.get("compare") in (None, "ignore") or "into" in option:
             continue
         before, now = asked_before.get(name, _MISSING), asked_now.get(name, _MISSING)
         if not _equal(option, before, now):

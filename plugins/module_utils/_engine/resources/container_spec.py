@@ -57,10 +57,9 @@ def _check_memory(spec: dict[str, Any]) -> None:
 
 
 def _check_cpu(spec: dict[str, Any]) -> None:
-    count = os.cpu_count() or 1
     cpus = spec.get("cpus")
-    if cpus is not None and not 0.01 <= cpus <= count:
-        raise bad("cpus", cpus, "is outside what this host has: 0.01 to %d" % count)
+    if cpus is not None and not 0.01 <= cpus <= (os.cpu_count() or 1):
+        raise bad("cpus", cpus, "is outside what this host has: 0.01 to %d" % (os.cpu_count() or 1))
     shares = spec.get("cpu_shares")
     if shares is not None and not 2 <= shares <= 262144:
         raise bad("cpu_shares", shares, "is outside 2 to 262144")

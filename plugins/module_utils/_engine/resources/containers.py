@@ -45,7 +45,7 @@ class Item:
 
 
 def run(task: Task) -> dict[str, Any]:
-    task.network  # noqa: B018  one for all the looks of this run
+    task.network, task.layout  # noqa: B018  one of each for all the looks of this run
     items = _items(task)
     graph = Graph({item.name: item.task.params for item in items})
     for name in graph.outside:
@@ -53,8 +53,11 @@ def run(task: Task) -> dict[str, Any]:
             raise NotFound("depends_on: No such container: %s" % name, step="validate", path="containers[].depends_on")
     choices = _images(task, items)
     promised = frozenset(item.name for item in items if item.task.params["state"] != "absent")
-    todo = [item for item in items if _plan(item, choices, promised)]
-    if not task.check_mode and todo:
+    with task.store.looking(), task.network.looking():
+        todo = [item for item in items if _plan(item, choices, promised)]
+        if not todo:
+            return _result(task, items)
+    if not task.check_mode:
         _apply(task, items, todo, graph)
     return _result(task, items)
 
@@ -69,7 +72,7 @@ def _items(task: Task) -> list[Item]:
         if name in seen:
             raise UsageError("containers[%d].name: %s is given twice" % (index, name), path="containers[%d]" % index)
         seen.add(name)
-        items.append(Item(index, name, task.part({**common, **entry, "detach": True}, check_mode=True)))
+        items.append(Item(index, name, task.part({**common, **entry, "detach": True}, check_mode=True, whole=True)))
     return items
 
 
@@ -316,7 +319,10 @@ def _shown(task: Task, item: Item) -> dict[str, Any]:
     out: dict[str, Any] = {"name": item.name, "changed": done and bool(item.actions), "actions": item.actions}
     record = task.store.containers.by_name(item.name)
     out["id"] = record.id if record else None
-    out["status"] = state(task, record)["status"] if record else "absent"
+    if done and record and not item.actions and item.before:  # looked at for the plan, which found nothing to do
+        out["status"] = item.before["state"]
+    else:
+        out["status"] = state(task, record)["status"] if record else "absent"
     if task.params.get("inspect"):
         out["container"] = container_inspect.inspect(task, record) if record else None
     if item.error is not None:

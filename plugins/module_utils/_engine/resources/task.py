@@ -40,9 +40,12 @@ class Task:
         self._runtime: Optional[Runtime] = None
         self._network: Optional[NetworkService] = None
 
-    def part(self, params: dict[str, Any], *, check_mode: bool = False) -> Task:
-        """A task of one entry of a list, with the same rooms opened once. Only the whole is closed."""
-        part = Task({**self.params, **params}, check_mode=check_mode)
+    def part(self, params: dict[str, Any], *, check_mode: bool = False, whole: bool = False) -> Task:
+        """A task of one entry of a list, with the same rooms opened once. Only the whole is closed.
+
+        ``whole``: ``params`` are all there are, not what differs from this task's.
+        """
+        part = Task(params if whole else {**self.params, **params}, check_mode=check_mode)
         part._store = self.store
         part._kernel, part._runtime, part._network = self._kernel, self.runtime, self._network
         part._layout, part.remember = self.layout, self.remember

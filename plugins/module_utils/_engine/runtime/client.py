@@ -55,6 +55,8 @@ class Runtime:
             known = statefile.read(path)
             if known is None:
                 return statefile.blank(container)
+            if known["status"] in ("running", "paused") and statefile.process_alive(known):
+                return known
             if not statefile.unrecorded(known) or time.monotonic() >= deadline:
                 return statefile.present(known)
             time.sleep(0.002)

@@ -18,6 +18,7 @@ from .logs import ZERO_TIME
 
 LOST = "monitor was lost"
 NEVER_RECORDED = 255
+_LARGEST = 1 << 20  # bytes; a regular file is read whole by one call
 
 
 def blank(container_id: str) -> dict[str, Any]:
@@ -62,8 +63,11 @@ def write_json(path: str, value: Any, *, sync: bool = False) -> None:
 def read(path: str) -> Optional[dict[str, Any]]:
     """The file's content; None when there is none, or it is no state (torn by a foreign hand)."""
     try:
-        with open(path, "rb") as stream:
-            value = json.loads(stream.read())
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            value = json.loads(os.read(fd, _LARGEST))
+        finally:
+            os.close(fd)
     except (FileNotFoundError, ValueError):
         return None
     return value if isinstance(value, dict) and "status" in value else None

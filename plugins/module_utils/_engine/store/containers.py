@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 
 from ..errors import Conflict, KernelError, NotFound, UsageError, WharfError
 from ..paths import Paths
@@ -31,6 +31,7 @@ class Containers:
     def __init__(self, paths: Paths, db: Database) -> None:
         self._paths = paths
         self._db = db
+        self._seen: Dict[str, ContainerRecord] = {}  # by name; only during Store.looking
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -48,8 +49,17 @@ class Containers:
         return _record(rows[0]) if rows else None
 
     def by_name(self, name: str) -> Optional[ContainerRecord]:
+        if name in self._seen:
+            return self._seen[name]
         row = self._db.first("SELECT %s FROM containers WHERE name = ?" % _COLUMNS, (name,))
         return None if row is None else _record(row)
+
+    def look(self) -> None:
+        """See ``Store.looking``."""
+        self._seen = {record.name: record for record in self.list()}
+
+    def look_away(self) -> None:
+        self._seen = {}
 
     def list(self) -> List[ContainerRecord]:
         """All whose record is readable, oldest first (``damaged()`` tells the others)."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 
 from ..errors import Conflict, InUse, NotFound, UsageError
 from .db import Database, Row, damaged, dumps, loads, readable
@@ -22,6 +22,22 @@ _JSON = frozenset(("spec", "subnets"))
 class Networks:
     def __init__(self, db: Database) -> None:
         self._db = db
+        # Only during Store.looking: networks by id, a container's endpoints and ports by its id.
+        self._seen: Optional[tuple[Dict[str, NetworkRecord], Dict[str, List[EndpointRecord]], Dict[str, Any]]] = None
+
+    def look(self) -> None:
+        """See ``Store.looking``. Absent from what is seen: damaged, or not there; then the database is asked."""
+        networks = {record.id: record for record in self.list()}
+        places: Dict[str, List[EndpointRecord]] = {}
+        for record in self.endpoints():
+            places.setdefault(record.container_id, []).append(record)
+        ports: Dict[str, List[PortRecord]] = {}
+        for port in self.ports():
+            ports.setdefault(port.container_id, []).append(port)
+        self._seen = networks, places, ports
+
+    def look_away(self) -> None:
+        self._seen = None
 
     # -- networks --------------------------------------------------------------------------------------------
 
@@ -36,6 +52,8 @@ class Networks:
 
     def get(self, key: str) -> Optional[NetworkRecord]:
         """By full id, name, or an unambiguous beginning of the id. Raises ``Conflict`` when ambiguous."""
+        if self._seen is not None and key in self._seen[0]:
+            return self._seen[0][key]
         rows = self._db.execute("SELECT %s FROM networks WHERE id = ? OR name = ?" % _COLUMNS, (key, key))
         if len(rows) > 1:
             rows = [row for row in rows if row[0] == key]
@@ -97,6 +115,8 @@ class Networks:
 
     def endpoints(self, network_id: Optional[str] = None, container_id: Optional[str] = None) -> List[EndpointRecord]:
         """Ordered by container and position."""
+        if self._seen is not None and network_id is None and container_id in self._seen[1]:
+            return self._seen[1][container_id]
         rows = self._db.execute(
             "SELECT %s FROM endpoints WHERE (?1 IS NULL OR network_id = ?1) AND (?2 IS NULL OR container_id = ?2)"
             " ORDER BY container_id, position" % _ENDPOINT,
@@ -149,6 +169,8 @@ class Networks:
     # -- ports -----------------------------------------------------------------------------------------------
 
     def ports(self, container_id: Optional[str] = None) -> List[PortRecord]:
+        if self._seen is not None and container_id is not None:
+            return list(self._seen[2].get(container_id, ()))
         rows = self._db.execute(
             "SELECT %s FROM ports WHERE (?1 IS NULL OR container_id = ?1)"
             " ORDER BY container_id, container_port, protocol, host_ip, host_port" % _PORT,

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Optional
 
@@ -120,6 +122,19 @@ class Store:
     def lock(self, kind: str, name: str = "", *, shared: bool = False, timeout: Optional[float] = None) -> Lock:
         """A lock between processes; see ``locks``. ``timeout`` in seconds, ``None`` waits for ever."""
         return self.locks.lock(kind, name, shared=shared, timeout=timeout)
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """All containers and networks are read once, and looked up in that inside: for a plan over many of them. They
+        are as they were at the beginning. Nothing may be written inside."""
+        with self.db.snapshot():
+            self.containers.look()
+            self.networks.look()
+        try:
+            yield
+        finally:
+            self.containers.look_away()
+            self.networks.look_away()
 
     def damaged(self) -> list[str]:
         """A sentence for every record that the ``list()`` methods leave out because it cannot be read."""

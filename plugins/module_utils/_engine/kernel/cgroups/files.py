@@ -8,6 +8,11 @@ from __future__ import annotations
 import os
 from typing import NamedTuple, Optional
 
+# A read of a pseudo-file ends early only before a record that does not fit into the rest of a page (seq_file,
+# fs/seq_file.c), and no record is half a page long: less than that is all there is, without a second read.
+_SURELY_WHOLE = 2048
+_ABSENT = (2, 19, 95)  # ENOENT, ENODEV, EOPNOTSUPP
+
 
 class Write(NamedTuple):
     """One value for one control file. ``option``: the task's option it comes from, for error messages;
@@ -26,12 +31,14 @@ class Files:
     def read(self, path: str) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            chunks: list[bytes] = []
-            while True:
-                data = os.read(fd, 65536)
-                if not data:
-                    return b"".join(chunks).decode(errors="replace").strip()
-                chunks.append(data)
+            data = os.read(fd, 65536)
+            if len(data) >= _SURELY_WHOLE:
+                while True:
+                    more = os.read(fd, 65536)
+                    if not more:
+                        break
+                    data += more
+            return data.decode(errors="replace").strip()
         finally:
             os.close(fd)
 
@@ -71,7 +78,7 @@ class Files:
         try:
             return self.read(path)
         except OSError as error:
-            if error.errno in (2, 19, 95):
+            if error.errno in _ABSENT:
                 return None
             raise
 

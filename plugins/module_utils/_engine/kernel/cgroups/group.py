@@ -61,7 +61,8 @@ class Cgroup:
         return [self.layout.directory(h.mountpoint, self.path) for h in ordered]
 
     def exists(self) -> bool:
-        return any(self.files.exists(path) for path in self.directories())
+        layout = self.layout
+        return any(self.files.exists(layout.directory(h.mountpoint, self.path)) for h in layout.hierarchies)
 
     def _read(self, controller: str, file: str) -> Optional[str]:
         directory = self.directory(controller)
@@ -69,7 +70,12 @@ class Cgroup:
 
     def _read_parent(self, controller: str, file: str) -> Optional[str]:
         directory = self.directory(controller)
-        return None if directory is None else self.files.value(os.path.dirname(directory) + "/" + file)
+        if directory is None:
+            return None
+        path, common = os.path.dirname(directory) + "/" + file, self.layout.common
+        if path not in common:
+            common[path] = self.files.value(path)
+        return common[path]
 
     def _controllers(self, version: int) -> set[str]:
         return {name for name, found in self.layout.controllers.items() if found[0] == version}
@@ -350,7 +356,10 @@ class Cgroup:
         """What ``read`` gives once the task's ``options`` are in force (see ``resources.expected``)."""
         version = {name: found[0] for name, found in self.layout.controllers.items()}
         file = "memory.swap.max" if version.get("memory") == 2 else "memory.memsw.limit_in_bytes"
-        wanted = expected(options, version=version, swap=self._read("memory", file) is not None)
+        common = self.layout.common
+        if file not in common:
+            common[file] = self._read("memory", file)
+        wanted = expected(options, version=version, swap=common[file] is not None)
         for option, file in (("cpuset_cpus", "cpuset.cpus"), ("cpuset_mems", "cpuset.mems")):
             # In v1 "all the parent has" and "nothing asked" are the same.
             if version.get("cpuset") == 1 and wanted[option] and wanted[option] == self._read_parent("cpuset", file):

@@ -35,11 +35,15 @@ class Layout:
     ``kind``: ``"v1"``, ``"v2"`` or ``"hybrid"``; ``base``: the cgroup in which the engine may create its own (empty:
     the root; under systemd, a delegated one), in the hierarchies that systemd looks after."""
 
-    __slots__ = ("base", "controllers", "files", "hierarchies", "kind", "unified")
+    __slots__ = ("_tops", "base", "common", "controllers", "files", "hierarchies", "kind", "unified")
 
     def __init__(self, hierarchies: Sequence[Hierarchy], *, base: str = "", files: Optional[Files] = None) -> None:
         self.base = base.strip("/")
         self.files = files or Files()
+        self._tops: dict[str, str] = {}
+        # What containers of one engine have in common, by path, as it was when it was first read: files of the cgroup
+        # they are all in, and whether the kernel has a file at all.
+        self.common: dict[str, Optional[str]] = {}
         self.hierarchies = tuple(hierarchies)
         self.controllers: dict[str, tuple[int, str]] = {}
         self.unified: Optional[str] = None
@@ -97,8 +101,11 @@ class Layout:
         )
 
     def directory(self, mountpoint: str, path: str) -> str:
-        parts = [mountpoint, self.base if self.is_managed(mountpoint) else "", path]
-        return "/".join(part for part in parts if part)
+        top = self._tops.get(mountpoint)
+        if top is None:
+            top = mountpoint + "/" + self.base if self.is_managed(mountpoint) else mountpoint
+            self._tops[mountpoint] = top
+        return top + "/" + path if path else top
 
 
 def _v2(target: str, files: Files) -> Optional[Hierarchy]:

@@ -150,8 +150,9 @@ def limits(read: Reader, parent: Reader, controllers: set[str]) -> dict[str, Any
         found["memory_swap"] = _bytes(read("memory", "memory.memsw.limit_in_bytes"))
         found["memory_reservation"] = _bytes(read("memory", "memory.soft_limit_in_bytes"))
     if "cpu" in controllers:
-        quota, period = number(read("cpu", "cpu.cfs_quota_us")), number(read("cpu", "cpu.cfs_period_us"))
-        found["cpus"] = quota / period if quota and quota > 0 and period else None
+        quota = number(read("cpu", "cpu.cfs_quota_us"))
+        period = number(read("cpu", "cpu.cfs_period_us")) if quota and quota > 0 else None
+        found["cpus"] = quota / period if quota and period else None
         found["cpu_shares"] = same_shares(number(read("cpu", "cpu.shares")) or 1024, 1)
     if "cpuset" in controllers:
         for option, file in (("cpuset_cpus", "cpuset.cpus"), ("cpuset_mems", "cpuset.mems")):
