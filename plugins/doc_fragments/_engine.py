@@ -47,6 +47,20 @@ options:
     type: path
 """
 
+    # Shaping what an info module returns with a template.
+    FORMAT = r"""
+options:
+  format:
+    description:
+      - A template in the language of C(docker inspect --format), which is Go's text/template with Docker's functions,
+        for instance C({{ json .Mounts }}). Every object is replaced with the text that the template makes of it.
+      - V(json) is the whole object as compact JSON.
+      - In a playbook, mark the text with C(!unsafe), or Ansible takes it for Jinja.
+      - Mutually exclusive with O(query).
+    type: str
+    version_added: 0.1.0
+"""
+
     # Filtering what an info module returns.
     QUERY = r"""
 options:

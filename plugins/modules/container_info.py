@@ -19,6 +19,7 @@ extends_documentation_fragment:
   - wharf.engine._attributes.INFO
   - wharf.engine._engine
   - wharf.engine._engine.QUERY
+  - wharf.engine._engine.FORMAT
 
 options:
   name:
@@ -37,6 +38,20 @@ options:
         they were do not count.
     type: bool
     default: false
+  filters:
+    description:
+      - List only the containers that C(docker ps --all --filter) would list. Several filters must all match; of several
+        values of one filter one must, but of C(label) all.
+      - C(name) and C(id) are regular expressions or whole values; C(label) is C(key) or C(key=value), or a dictionary;
+        C(status) is V(created), V(restarting), V(running), V(removing), V(paused), V(exited) or V(dead); C(health) is
+        V(starting), V(healthy), V(unhealthy) or V(none); C(exited) is an exit code; C(before) and C(since) name a
+        container; C(ancestor) names an image, and takes images made from it, too; C(publish) is a port of the host and
+        C(expose) one of the container, such as V(80), V(53/udp) or V(8000-8080/tcp); C(network) is a name or ID;
+        C(volume) is a volume's name, or a path on either side; C(is-task) is V(false), as nothing here is a task of
+        Swarm's.
+      - Filters with other names are refused.
+      - Mutually exclusive with O(name).
+    type: dict
 seealso:
   - module: wharf.engine.container
 """
@@ -60,6 +75,19 @@ EXAMPLES = r"""
 - name: Addresses of all containers in the network shop
   wharf.engine.container_info:
     query: "[?NetworkSettings.Networks.shop].[Name, NetworkSettings.Networks.shop.IPAddress]"
+
+- name: Published ports, one line for each
+  wharf.engine.container_info:
+    name: web
+    format: !unsafe "{{range $p, $conf := .NetworkSettings.Ports}}{{$p}} -> {{(index $conf 0).HostPort}}{{end}}"
+
+- name: Names of the containers of the shop that ended with an error
+  wharf.engine.container_info:
+    filters:
+      label: app=shop
+      status: exited
+      exited: [1, 137]
+    format: !unsafe "{{ .Name }}"
 """
 
 RETURN = r"""
@@ -71,7 +99,8 @@ exists:
   sample: true
 container:
   description:
-    - The container in the shape of C(docker inspect), or what O(query) made of it. V(null) when there is none.
+    - The container in the shape of C(docker inspect), or what O(query) or O(format) made of it. V(null) when there
+      is none.
   returned: when O(name) is given
   type: raw
   sample:
@@ -92,7 +121,7 @@ container:
       Ports:
         80/tcp: [{HostIp: 0.0.0.0, HostPort: "8080"}]
 containers:
-  description: All containers, in the shape of RV(container), or what O(query) made of the list.
+  description: All containers, in the shape of RV(container), or what O(query) or O(format) made of the list.
   returned: when O(name) is not given
   type: raw
   sample: []
@@ -140,7 +169,7 @@ from ansible_collections.wharf.engine.plugins.module_utils._delivery import run
 
 
 def main() -> None:
-    run("container_info", container.INFO)
+    run("container_info", container.INFO, mutually_exclusive=[["query", "format"], ["name", "filters"]])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ extends_documentation_fragment:
   - wharf.engine._attributes.INFO
   - wharf.engine._engine
   - wharf.engine._engine.QUERY
+  - wharf.engine._engine.FORMAT
 
 options:
   name:
@@ -31,6 +32,15 @@ options:
       - Whether to add C(History), the steps the image was made in, newest first, as C(docker history) shows them.
     type: bool
     default: false
+  filters:
+    description:
+      - Return only the images that C(docker image ls --all --filter) would list. Several filters must all match; of
+        several values of one filter one must, but of C(label) all.
+      - C(reference) is a pattern for C(repository) or C(repository:tag), in which V(*) does not match a slash;
+        C(dangling) is V(true) for images without a name; C(label) is C(key) or C(key=value), or a dictionary;
+        C(before) and C(since) name an image; C(until) is a time, or a duration back from now, such as V(24h).
+      - Filters with other names are refused.
+    type: dict
 seealso:
   - module: wharf.engine.image
 """
@@ -49,13 +59,20 @@ EXAMPLES = r"""
 - name: All images with their sizes
   wharf.engine.image_info:
     query: "[].{tags: RepoTags, bytes: Size}"
+
+- name: IDs of all versions of nginx older than a month
+  wharf.engine.image_info:
+    filters:
+      reference: nginx:*
+      until: 720h
+    format: !unsafe "{{ .Id }}"
 """
 
 RETURN = r"""
 ---
 images:
   description:
-    - The images, each in the shape of C(docker image inspect), or what O(query) made of the list.
+    - The images, each in the shape of C(docker image inspect), or what O(query) or O(format) made of the list.
     - C(UniqueSize) counts the bytes of layers that no other image has, C(SharedSize) those of the others. C(Size) is
       both together.
   returned: success
@@ -105,7 +122,7 @@ from ansible_collections.wharf.engine.plugins.module_utils._delivery import run
 
 
 def main() -> None:
-    run("image_info", image.IMAGE_INFO)
+    run("image_info", image.IMAGE_INFO, mutually_exclusive=[["query", "format"]])
 
 
 if __name__ == "__main__":

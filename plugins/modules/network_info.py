@@ -19,11 +19,22 @@ extends_documentation_fragment:
   - wharf.engine._attributes.INFO
   - wharf.engine._engine
   - wharf.engine._engine.QUERY
+  - wharf.engine._engine.FORMAT
 
 options:
   name:
     description: Name or ID of the network. Without it, all networks are returned.
     type: str
+  filters:
+    description:
+      - List only the networks that C(docker network ls --filter) would list. Several filters must all match; of several
+        values of one filter one must, but of C(label) all.
+      - C(name) and C(id) are regular expressions or whole values; C(driver) is a driver; C(scope) is V(local); C(type)
+        is V(custom) or V(builtin); C(dangling) is V(true) for networks without containers; C(label) is C(key) or
+        C(key=value), or a dictionary.
+      - Filters with other names are refused.
+      - Mutually exclusive with O(name).
+    type: dict
 seealso:
   - module: wharf.engine.network
 """
@@ -43,6 +54,12 @@ EXAMPLES = r"""
 - name: All subnets
   wharf.engine.network_info:
     query: "[].IPAM.Config[].Subnet"
+
+- name: Subnets of the networks that no container is in
+  wharf.engine.network_info:
+    filters:
+      dangling: true
+    format: !unsafe "{{ .Name }}: {{ range .IPAM.Config }}{{ .Subnet }} {{ end }}"
 """
 
 RETURN = r"""
@@ -54,7 +71,8 @@ exists:
   sample: true
 network:
   description:
-    - The network in the shape of C(docker network inspect), or what O(query) made of it. V(null) when there is none.
+    - The network in the shape of C(docker network inspect), or what O(query) or O(format) made of it. V(null) when
+      there is none.
   returned: when O(name) is given
   type: raw
   sample:
@@ -80,7 +98,7 @@ network:
     Options: {}
     Scope: local
 networks:
-  description: All networks, in the shape of RV(network), or what O(query) made of the list.
+  description: All networks, in the shape of RV(network), or what O(query) or O(format) made of the list.
   returned: when O(name) is not given
   type: raw
   sample: []
@@ -128,7 +146,7 @@ from ansible_collections.wharf.engine.plugins.module_utils._delivery import run
 
 
 def main() -> None:
-    run("network_info", network.INFO)
+    run("network_info", network.INFO, mutually_exclusive=[["query", "format"], ["name", "filters"]])
 
 
 if __name__ == "__main__":

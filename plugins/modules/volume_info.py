@@ -19,11 +19,21 @@ extends_documentation_fragment:
   - wharf.engine._attributes.INFO
   - wharf.engine._engine
   - wharf.engine._engine.QUERY
+  - wharf.engine._engine.FORMAT
 
 options:
   name:
     description: Name of the volume. Without it, all volumes are returned.
     type: str
+  filters:
+    description:
+      - List only the volumes that C(docker volume ls --filter) would list. Several filters must all match; of several
+        values of one filter one must, but of C(label) all.
+      - C(name) is a regular expression or a whole value; C(driver) is V(local); C(dangling) is V(true) for volumes that
+        no container uses; C(label) is C(key) or C(key=value), or a dictionary.
+      - Filters with other names are refused.
+      - Mutually exclusive with O(name).
+    type: dict
 seealso:
   - module: wharf.engine.volume
 """
@@ -42,6 +52,13 @@ EXAMPLES = r"""
 - name: Names of all volumes that belong to the shop
   wharf.engine.volume_info:
     query: "[?Labels.app == 'shop'].Name"
+
+- name: Where the data of the shop is
+  wharf.engine.volume_info:
+    filters:
+      label:
+        app: shop
+    format: !unsafe "{{ .Mountpoint }}"
 """
 
 RETURN = r"""
@@ -53,7 +70,8 @@ exists:
   sample: true
 volume:
   description:
-    - The volume in the shape of C(docker volume inspect), or what O(query) made of it. V(null) when there is none.
+    - The volume in the shape of C(docker volume inspect), or what O(query) or O(format) made of it. V(null) when there
+      is none.
   returned: when O(name) is given
   type: raw
   sample:
@@ -65,7 +83,7 @@ volume:
     Options: {}
     Scope: local
 volumes:
-  description: All volumes, in the shape of RV(volume), or what O(query) made of the list.
+  description: All volumes, in the shape of RV(volume), or what O(query) or O(format) made of the list.
   returned: when O(name) is not given
   type: raw
   sample: []
@@ -113,7 +131,7 @@ from ansible_collections.wharf.engine.plugins.module_utils._delivery import run
 
 
 def main() -> None:
-    run("volume_info", volume.INFO)
+    run("volume_info", volume.INFO, mutually_exclusive=[["query", "format"], ["name", "filters"]])
 
 
 if __name__ == "__main__":

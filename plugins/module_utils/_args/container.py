@@ -335,5 +335,7 @@ INFO: Table = {
     "name": {"type": "str"},
     "size": {"type": "bool", "default": False},
     "changes": {"type": "bool", "default": False},
+    "filters": {"type": "dict"},
+    "format": {"type": "str"},
     "query": {"type": "str"},
 }

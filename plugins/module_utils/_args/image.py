@@ -33,6 +33,8 @@ IMAGE_PUSH: Table = {
 IMAGE_INFO: Table = {
     "name": {"type": "list", "elements": "str"},
     "history": {"type": "bool", "default": False},
+    "filters": {"type": "dict"},
+    "format": {"type": "str"},
     "query": {"type": "str"},
 }
 

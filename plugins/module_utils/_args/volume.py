@@ -19,5 +19,7 @@ OPERATION: Table = {
 
 INFO: Table = {
     "name": {"type": "str"},
+    "filters": {"type": "dict"},
+    "format": {"type": "str"},
     "query": {"type": "str"},
 }

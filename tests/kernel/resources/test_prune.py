@@ -13,7 +13,7 @@ import pytest
 from helpers.engine import Engine
 from helpers.images import build_image, layer
 from module_utils._engine.errors import UsageError
-from module_utils._engine.resources.prune import parse_time
+from module_utils._engine.resources.filters import parse_time
 
 SLEEP = ["sleep", "1000"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from ..timestamps import ZERO, rfc3339
 from . import container_make as make
 from .container_actual import state
-from .task import Task, query
+from .task import Task
 
 if TYPE_CHECKING:
     from ..store.records import ContainerRecord, EndpointRecord, ImageRecord
@@ -298,29 +298,3 @@ def _endpoint(record: ContainerRecord, endpoint: EndpointRecord, subnets: Any, u
         "GlobalIPv6PrefixLen": prefix6,
         "DNSNames": [record.name, *endpoint.aliases, record.id[:12]],
     }
-
-
-def _asked(task: Task, record: ContainerRecord) -> dict[str, Any]:
-    """With ``SizeRw`` and ``SizeRootFs``, and ``Changes``, for who asked for them: both walk files."""
-    shown = inspect(task, record)
-    if task.params.get("size"):
-        from .sizes import container_size
-
-        shown.update(container_size(task, record))
-    if task.params.get("changes"):
-        from .container_files import changes
-
-        image = task.store.images.get(record.image_id)
-        shown["Changes"] = changes(task, record, image) if image is not None else None
-    return shown
-
-
-def info(task: Task) -> dict[str, Any]:
-    """``container_info``: one by name or ID, or all of them."""
-    name, expression = task.params.get("name"), task.params.get("query")
-    if name is not None:
-        record = task.store.containers.get(name)
-        container = _asked(task, record) if record else None
-        return {"changed": False, "exists": record is not None, "container": query(expression, container)}
-    everything = [_asked(task, record) for record in task.store.containers.list()]
-    return {"changed": False, "containers": query(expression, everything)}

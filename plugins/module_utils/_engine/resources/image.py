@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from ..errors import InUse, UsageError
 from ..reconcile.plan import Operation, Plan
 from . import image_choice, image_tags
-from .task import Task, query
+from .task import Task
 
 if TYPE_CHECKING:
     from ..store.records import ImageRecord
@@ -174,14 +174,16 @@ def inspect(task: Task, record: ImageRecord) -> dict[str, Any]:
 
 
 def info(task: Task) -> dict[str, Any]:
-    """``image_info``: the images named (missing ones left out), or all."""
+    """``image_info``: the images named (missing ones left out), or all; of these what the filters let through."""
+    from . import answer, lists, sizes
+
+    template, filters = answer.check(task), lists.image_filters(task)
     names = task.params.get("name")
     if names is None:
         records = task.store.images.list()
     else:
         records = [record for record in (image_choice.find(task, name) for name in names) if record is not None]
-    from . import sizes
-
+    records = lists.images(task, records, filters)
     weights = sizes.image_sizes(task, records)
     images = [{**inspect(task, record), **weights[record.id]} for record in records]
     if task.params.get("history"):
@@ -189,4 +191,4 @@ def info(task: Task) -> dict[str, Any]:
 
         for record, image in zip(records, images):
             image["History"] = history(task.store, record, image["RepoTags"])
-    return {"changed": False, "images": query(task.params.get("query"), images)}
+    return {"changed": False, "images": answer.answer(task, template, images)}

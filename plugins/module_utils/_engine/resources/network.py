@@ -13,7 +13,7 @@ from ..reconcile.options import Difference
 from ..reconcile.plan import Operation, Plan
 from .container_actual import is_running, state
 from .tables import NETWORK
-from .task import Task, query
+from .task import Task
 
 if TYPE_CHECKING:
     from ..store.records import ContainerRecord, NetworkRecord
@@ -240,11 +240,14 @@ def _with_prefix(address: Optional[str], subnets: Any) -> str:
 
 
 def info(task: Task) -> dict[str, Any]:
-    """``network_info``: one by name or ID, or all."""
-    name, expression = task.params.get("name"), task.params.get("query")
+    """``network_info``: one by name or ID, or all that the filters let through."""
+    from . import answer, lists
+
+    template, filters = answer.check(task), lists.network_filters(task)
+    name = task.params.get("name")
     if name is not None:
         record = task.store.networks.get(name)
         network = inspect(task, record) if record else None
-        return {"changed": False, "exists": record is not None, "network": query(expression, network)}
-    everything = [inspect(task, record) for record in task.store.networks.list()]
-    return {"changed": False, "networks": query(expression, everything)}
+        return {"changed": False, "exists": record is not None, "network": answer.answer(task, template, network)}
+    everything = [inspect(task, record) for record in lists.networks(task, filters)]
+    return {"changed": False, "networks": answer.answer(task, template, everything)}

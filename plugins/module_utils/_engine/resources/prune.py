@@ -6,13 +6,14 @@ pruned in the same task goes, too."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from ..errors import UsageError, WharfError
 from ..reconcile.plan import Operation, Plan
 from .container_actual import is_running, state
+from .container_list import labels
+from .filters import Filters
+from .lists import PREDEFINED, image_created, image_labels
 from .task import Task
 
 if TYPE_CHECKING:
@@ -24,32 +25,11 @@ _ALLOWED = {
     "networks": ("label", "label!", "until"),
     "volumes": ("label", "label!", "all"),
 }
-_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-
-
-class Filters(NamedTuple):
-    """``until``: seconds since the epoch. ``labels``: ``(key, value or None)`` that must be there, ``without`` must
-    not. ``flag``: ``dangling`` of images, ``all`` of volumes."""
-
-    until: Optional[float]
-    labels: tuple[tuple[str, Optional[str]], ...]
-    without: tuple[tuple[str, Optional[str]], ...]
-    flag: Optional[bool]
-
-    def match(self, labels: Mapping[str, str], created: float) -> bool:
-        if self.until is not None and created >= self.until:
-            return False
-        return all(_has(labels, one) for one in self.labels) and not any(_has(labels, one) for one in self.without)
-
-
-def _has(labels: Mapping[str, str], wanted: tuple[str, Optional[str]]) -> bool:
-    key, value = wanted
-    return key in labels and (value is None or labels[key] == value)
 
 
 def run(task: Task) -> dict[str, Any]:
     params = task.params
-    filters = {kind: _filters(kind, params.get(kind + "_filters") or {}, time.time()) for kind in _ALLOWED}
+    filters = {kind: _filters(kind, params.get(kind + "_filters")) for kind in _ALLOWED}
     plan = Plan()
     result: dict[str, Any] = {}
     gone: set[str] = set()
@@ -66,84 +46,25 @@ def run(task: Task) -> dict[str, Any]:
     return {**plan.result(), **result}
 
 
+def _filters(kind: str, given: Optional[Mapping[str, Any]]) -> Filters:
+    """Checked before anything is looked at, also those of kinds that are not pruned."""
+    filters = Filters(given, _ALLOWED[kind], option=kind + "_filters")
+    for flag in ("dangling", "all"):
+        filters.flag(flag)
+    filters.moment("until")
+    return filters
+
+
+def _match(filters: Filters, labels: Mapping[str, str], created: float) -> bool:
+    until = filters.moment("until")
+    return (until is None or created < until) and filters.labels(labels)
+
+
 def _reclaim(task: Task, result: dict[str, Any]) -> None:
     """Layers and blobs that no image names any more; what the disk really got back is told."""
     if "images" in result:
         freed = task.store.collect()["bytes"]
         result["images_space_reclaimed"] = freed
-
-
-# -- filters -----------------------------------------------------------------------------------------------------
-
-
-def _filters(kind: str, given: Mapping[str, Any], now: float) -> Filters:
-    """Docker's filters. Raises ``UsageError`` for one that does not exist: it would prune too much."""
-    for name in given:
-        if name not in _ALLOWED[kind]:
-            raise UsageError(
-                "%s_filters: invalid filter %r; there are %s" % (kind, name, ", ".join(_ALLOWED[kind])),
-                step="validate",
-                path="%s_filters" % kind,
-            )
-    flag = given.get("dangling", given.get("all"))
-    return Filters(
-        None if given.get("until") is None else _until(kind, str(given["until"]), now),
-        _labels(given.get("label")),
-        _labels(given.get("label!")),
-        None if flag is None else _boolean(kind, flag),
-    )
-
-
-def _labels(value: Any) -> tuple[tuple[str, Optional[str]], ...]:
-    values = [] if value is None else value if isinstance(value, list) else [value]
-    out: list[tuple[str, Optional[str]]] = []
-    for one in values:
-        key, equals, text = str(one).partition("=")
-        out.append((key, text if equals else None))
-    return tuple(out)
-
-
-def _boolean(kind: str, value: Any) -> bool:
-    known = value if isinstance(value, bool) else _WORDS.get(str(value).lower())
-    if known is None:
-        raise UsageError("%s_filters: %r is neither true nor false" % (kind, value), step="validate", path=kind)
-    return known
-
-
-def _until(kind: str, text: str, now: float) -> float:
-    """A time as seconds since the epoch or RFC 3339, or a duration back from now (``24h``, ``1h30m``)."""
-    from ..images.changes import duration
-
-    if text.replace(".", "", 1).isdigit() and len(text) >= 8:
-        return float(text)
-    moment = parse_time(text)
-    if moment is not None:
-        return moment
-    try:
-        return now - duration(text, "until") / 1e9
-    except WharfError:
-        raise UsageError(
-            "%s_filters: until: %r is neither a time nor a duration such as 24h" % (kind, text),
-            step="validate",
-            path="%s_filters" % kind,
-        ) from None
-
-
-def parse_time(text: str) -> Optional[float]:
-    """RFC 3339, or a date, in seconds since the epoch; None for anything else. A time without zone is UTC."""
-    import datetime
-
-    head, dot, rest = text.strip().partition(".")
-    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
-    zone = rest[len(digits) :] if dot else ""
-    plain = (head + zone).replace("Z", "+00:00")
-    try:
-        moment = datetime.datetime.fromisoformat(plain)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.timezone.utc)
-    return moment.timestamp() + (float("0." + digits) if digits else 0.0)
 
 
 # -- kinds -------------------------------------------------------------------------------------------------------
@@ -156,19 +77,13 @@ def _containers(task: Task, plan: Plan, filters: Filters, result: dict[str, Any]
     found = [
         record
         for record in task.store.containers.list()
-        if not is_running(state(task, record)) and filters.match(_container_labels(task, record), record.created_at)
+        if not is_running(state(task, record)) and _match(filters, labels(task, record), record.created_at)
     ]
     result["containers"] = [record.id for record in found]
     result["containers_space_reclaimed"] = sum(container_size(task, record)["SizeRw"] for record in found)
     for record in found:
         plan.add(Operation("remove", "container", record.name, _container_removal(task, record), why="does not run"))
     return {record.id for record in found}
-
-
-def _container_labels(task: Task, record: ContainerRecord) -> dict[str, str]:
-    image = task.store.images.get(record.image_id)
-    inherited = (image.config.get("config") or {}).get("Labels") if image is not None else None
-    return {**(inherited or {}), **record.spec.get("labels", {})}
 
 
 def _container_removal(task: Task, record: ContainerRecord) -> Callable[[], None]:
@@ -192,12 +107,10 @@ def _images(task: Task, plan: Plan, filters: Filters, gone: set[str], result: di
     result["images"] = []
     for record in everything:
         names = task.store.images.references(record.id)
-        if filters.flag is not False and names:
+        if filters.flag("dangling") is not False and names:
             continue
-        labels = (record.config.get("config") or {}).get("Labels") or {}
-        created = parse_time(record.config.get("created") or "") or record.created_at
         used = any(user.id not in gone for user in task.store.images.users(record.id))
-        if used or not filters.match(labels, created):
+        if used or not _match(filters, image_labels(record), image_created(record)):
             continue
         chosen.append(record)
         result["images"] += [{"Untagged": reference.parse(name).familiar()} for name in names]
@@ -228,14 +141,12 @@ def _image_removal(task: Task, record: ImageRecord) -> Callable[[], None]:
 
 
 def _networks(task: Task, plan: Plan, filters: Filters, gone: set[str], result: dict[str, Any]) -> None:
-    from .network import PREDEFINED
-
     result["networks"] = []
     for record in task.store.networks.list():
         members = {endpoint.container_id for endpoint in task.store.networks.endpoints(network_id=record.id)}
         if record.name in PREDEFINED or members - gone:
             continue
-        if filters.match(record.spec.get("labels", {}), record.created_at):
+        if _match(filters, record.spec.get("labels", {}), record.created_at):
             result["networks"].append(record.name)
             plan.add(Operation("remove", "network", record.name, _network_removal(task, record), why="is not in use"))
 
@@ -257,10 +168,10 @@ def _volumes(task: Task, plan: Plan, filters: Filters, gone: set[str], result: d
     result["volumes"] = []
     size = 0
     for record in task.store.volumes.list():
-        if not (record.anonymous or filters.flag) or record.driver != "local":
+        if not (record.anonymous or filters.flag("all")) or record.driver != "local":
             continue
         used = any(user.id not in gone for user in task.store.volumes.users(record.name))
-        if used or not filters.match(record.labels, record.created_at):
+        if used or not _match(filters, record.labels, record.created_at):
             continue
         result["volumes"].append(record.name)
         size += usage.on_disk(task.paths.volume_data(record.name), task.kernel)

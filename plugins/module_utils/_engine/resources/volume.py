@@ -12,7 +12,7 @@ from ..errors import InUse
 from ..reconcile import options, values
 from ..reconcile.plan import Operation, Plan
 from .tables import VOLUME
-from .task import Task, query
+from .task import Task
 
 if TYPE_CHECKING:
     from ..store.records import VolumeRecord
@@ -109,10 +109,13 @@ def inspect(task: Task, name: str) -> Optional[dict[str, Any]]:
 
 
 def info(task: Task) -> dict[str, Any]:
-    """``volume_info``: one by name, or all."""
+    """``volume_info``: one by name, or all that the filters let through."""
+    from . import answer, lists
+
+    template, filters = answer.check(task), lists.volume_filters(task)
     name = task.params.get("name")
     if name is not None:
         volume = inspect(task, name)
-        return {"changed": False, "exists": volume is not None, "volume": query(task.params.get("query"), volume)}
-    everything = [inspect(task, record.name) for record in task.store.volumes.list()]
-    return {"changed": False, "volumes": query(task.params.get("query"), everything)}
+        return {"changed": False, "exists": volume is not None, "volume": answer.answer(task, template, volume)}
+    everything = [inspect(task, record.name) for record in lists.volumes(task, filters)]
+    return {"changed": False, "volumes": answer.answer(task, template, everything)}
