@@ -115,7 +115,7 @@ class Harness:
             "upper": directory + "/upper",
             "work": directory + "/work",
             "rootfs_readonly": False,
-            "log": {"driver": "json-file", "path": directory + "/log", "max_size": None, "max_file": 1, "labels": {}},
+            "log": {"driver": "json-file", "path": directory + "/log", "max_size": None, "max_file": 1},
             "tty": bool(asked.get("tty")),
             "open_stdin": bool(asked.get("interactive")),
             "restart": {"policy": "no", "retries": 0},

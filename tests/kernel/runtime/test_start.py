@@ -211,7 +211,7 @@ def test_the_log_can_be_changed_while_it_is_written(engine):
     cid = engine.start("i=0; while [ $i -lt 50 ]; do i=$((i+1)); echo $i; sleep 0.01; done")
     path = engine.paths.container(cid) + "/log"
     for size in (None, 1000, 500):
-        log = {"driver": "json-file", "path": path, "max_size": size, "max_file": 20, "labels": {"size": str(size)}}
+        log = {"driver": "json-file", "path": path, "max_size": size, "max_file": 20, "attrs": {"size": str(size)}}
         engine.runtime.update(cid, {"log": log})
         time.sleep(0.1)
     engine.runtime.wait(cid, timeout=10)

@@ -11,6 +11,7 @@ import socket
 import threading
 
 import pytest
+from module_utils._engine.kernel.syscalls import Kernel
 from module_utils._engine.runtime import handover, stdio, watch
 from module_utils._engine.runtime.kept import Kept
 from module_utils._engine.runtime.loop import Loop
@@ -64,8 +65,8 @@ def test_the_log_is_opened_when_the_container_says_something(tmp_path):
     read, write = os.pipe()
     os.set_blocking(read, False)
     run = {"log": {"driver": "json-file", "path": str(tmp_path / "log"), "max_size": None, "max_file": 1}}
-    streams = stdio.Stdio(loop, str(tmp_path), run, {"stdout": read})
-    assert streams.writer is None and not (tmp_path / "log").exists()
+    streams = stdio.Stdio(Kernel(), loop, str(tmp_path), run, {"stdout": read})
+    assert streams.pump is None and not (tmp_path / "log").exists()
     assert streams.held() == {"stdout": read}
     os.write(write, b"hello\n")
     loop.once()

@@ -46,6 +46,8 @@ PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 47, 2, 4
 
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_SET_FD, _FSCONFIG_CMD_CREATE = 0, 1, 5, 6
+_SPLICE_F_NONBLOCK = 2
+_FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
 _MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 0x04, 0x40
 
 # Numbers from 424 on are the same on every architecture (but alpha); older ones differ.
@@ -64,6 +66,8 @@ _NR_BY_MACHINE = {
         "capget": 125,
         "personality": 135,
         "eventfd2": 290,
+        "splice": 275,
+        "fallocate": 285,
     },
     "aarch64": {
         "bpf": 280,
@@ -75,6 +79,8 @@ _NR_BY_MACHINE = {
         "capget": 90,
         "personality": 92,
         "eventfd2": 19,
+        "splice": 76,
+        "fallocate": 47,
     },
 }
 for _generic in ("riscv64", "loongarch64"):  # asm-generic numbers, as arm64
@@ -150,6 +156,20 @@ class Kernel:
 
     def close_range(self, first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
         self.syscall("close_range", first, last, flags)
+
+    def splice_from_pipe(self, pipe: int, file: int, offset: int, count: int) -> int:
+        """splice(2): at most ``count`` bytes out of ``pipe``, without waiting, to ``offset`` of ``file``; how many, 0
+        when nobody can write to the pipe any more. What has left the pipe is in the file, also for a process that is
+        killed meanwhile: the kernel takes out of the pipe what it has copied, and is not interrupted between the two.
+        Raises ``BlockingIOError`` when the pipe is empty."""
+        if hasattr(os, "splice"):  # Python 3.10
+            return os.splice(pipe, file, count, offset_dst=offset, flags=_SPLICE_F_NONBLOCK)
+        where = ctypes.c_longlong(offset)
+        return self.syscall("splice", pipe, None, file, ctypes.byref(where), count, _SPLICE_F_NONBLOCK)
+
+    def punch_hole(self, fd: int, offset: int, length: int) -> None:
+        """Give the file's blocks in that range back; its size and all offsets stay. EOPNOTSUPP where it cannot."""
+        self.syscall("fallocate", fd, _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE, offset, length)
 
     def syncfs(self, fd: int) -> None:
         """Write everything on ``fd``'s file system to the disk, and report write-back errors (Linux 5.8)."""

@@ -354,7 +354,7 @@ def run_settings(task: Task, record: ContainerRecord, image: ImageRecord) -> dic
             "path": directory + "/log",
             "max_size": _log_size(logs),
             "max_file": int(logs.get("max-file", "1")),
-            "labels": {
+            "attrs": {
                 key: value for key, value in spec.get("labels", {}).items() if key in logs.get("labels", "").split(",")
             },
         },

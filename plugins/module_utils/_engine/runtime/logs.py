@@ -1,11 +1,7 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""json-file logs: one JSON object per line, ``{"log": "text\\n", "stream": "stdout", "time": "<RFC 3339, UTC>"}``.
-
-Docker's format, so its tools read it. A line longer than 16 KiB becomes several records, only the last of which ends
-in a newline. Times always have nine fractional digits: they sort as text. Rotated files are ``log.1`` (newest) on.
-"""
+"""Reading the logs that ``logfile`` describes: in both formats, rotated, compressed, from either end."""
 
 from __future__ import annotations
 
@@ -13,14 +9,16 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
-# json's own quoting of one string, without the detour through an encoder object: half the cost of a line.
-_quote = json.encoder.encode_basestring
-
-MAX_RECORD = 16384
 ZERO_TIME = "0001-01-01T00:00:00Z"
+LOCAL_SUFFIX = ".local"  # of the local driver's file beside json-file's
+# A record without end that is about as long as records get is a part of a longer line; a shorter one is the last line
+# of a container that ended in the middle of it.
+_PART_SIZE = 16384 - 3
 _BLOCK = 65536
+
+Record = dict[str, Any]
 
 
 def timestamp(nanoseconds: Optional[int] = None) -> str:
@@ -31,164 +29,39 @@ def timestamp(nanoseconds: Optional[int] = None) -> str:
     return "%s.%09dZ" % (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)), rest)
 
 
-class Writer:
-    """Splits what a container says into lines and appends records.
+class Choice(NamedTuple):
+    """``since``, ``until``: as ``timestamp`` writes them, inclusive; they compare as text."""
 
-    Nothing here may stop the container: when the disk is full records are dropped and counted in ``dropped``; the
-    next successful write is preceded by one record that says so.
-    """
+    since: str = ""
+    until: str = "~"
+    streams: tuple[str, ...] = ("stdout", "stderr")
 
-    def __init__(
-        self,
-        path: str,
-        max_size: Optional[int] = None,
-        max_file: int = 1,
-        labels: Optional[dict[str, str]] = None,
-    ) -> None:
-        self.path = path
-        self.max_size = max_size
-        self.max_file = max(1, max_file)
-        self.dropped = 0
-        self._attrs = ', "attrs": ' + json.dumps(labels) if labels else ""
-        self._partial: dict[str, bytes] = {}
-        self._fd = -1
-        self._size = 0
-        self._open(os.O_APPEND)
-
-    def _open(self, how: int) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | how
-        fd = os.open(self.path, flags, 0o640)
-        self.close()
-        self._fd = fd
-        self._size = os.fstat(fd).st_size
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def sync(self) -> None:
-        """Ask for the records to survive a power cut."""
-        try:
-            os.fsync(self._fd)
-        except OSError:  # a log on a file system that cannot: nothing depends on it
-            pass
-
-    def write(self, stream: str, data: bytes) -> None:
-        """``data``: the next bytes of ``stream`` ("stdout", "stderr"), cut anywhere."""
-        data = self._partial.pop(stream, b"") + data
-        tail = self._tail(stream)
-        records: list[str] = []
-        start = 0
-        while start < len(data):
-            end = data.find(b"\n", start, start + MAX_RECORD) + 1
-            if not end:
-                if len(data) - start < MAX_RECORD:
-                    self._partial[stream] = data[start:]
-                    break
-                end = _character_boundary(data, start, start + MAX_RECORD)
-            records.append('{"log": ' + _quote(data[start:end].decode("utf-8", "replace")) + tail)
-            start = end
-        self._append(records)
-
-    def flush(self) -> None:
-        """Write what did not end in a newline: the stream has ended."""
-        records = [self._record(stream, data) for stream, data in self._partial.items() if data]
-        self._partial.clear()
-        self._append(records)
-
-    def _tail(self, stream: str) -> str:
-        return ', "stream": "%s"%s, "time": "%s"}\n' % (stream, self._attrs, timestamp())
-
-    def _record(self, stream: str, line: bytes) -> str:
-        return '{"log": ' + _quote(line.decode("utf-8", "replace")) + self._tail(stream)
-
-    def _append(self, records: list[str]) -> None:
-        if not records:
-            return
-        if self.dropped:
-            note = b"wharf: %d log records were lost, the disk was full\n" % self.dropped
-            records.insert(0, self._record("stderr", note))
-        whole = "".join(records).encode("utf-8", "surrogatepass")
-        if not self.max_size or self._size + len(whole) <= self.max_size:
-            self._put(whole, len(records))
-            return
-        batch: list[bytes] = []
-        size = 0
-        for record in records:
-            raw = record.encode("utf-8", "surrogatepass")
-            if self._size + size and self._size + size + len(raw) > self.max_size:
-                self._put(b"".join(batch), len(batch))
-                batch, size = [], 0
-                self._rotate()
-            batch.append(raw)
-            size += len(raw)
-        self._put(b"".join(batch), len(batch))
-
-    def _put(self, raw: bytes, records: int) -> None:
-        view = memoryview(raw)
-        try:
-            while view:
-                written = os.write(self._fd, view)
-                self._size += written
-                view = view[written:]
-        except OSError:  # ENOSPC, EDQUOT, EIO
-            self.dropped += records
-            self._cut_torn_record(len(raw) - len(view))
-        else:
-            if records:
-                self.dropped = 0
-
-    def _cut_torn_record(self, written: int) -> None:
-        """After a failed write: no half record may stay, the next one would be glued to it."""
-        if written:
-            self._size -= written
-            try:
-                os.ftruncate(self._fd, self._size)
-            except OSError:  # the reader skips lines that are no JSON
-                pass
-
-    def _rotate(self) -> None:
-        try:
-            if self.max_file == 1:
-                self._open(os.O_APPEND | os.O_TRUNC)
-                return
-            for number in range(self.max_file - 1, 1, -1):
-                _rename("%s.%d" % (self.path, number - 1), "%s.%d" % (self.path, number))
-            _rename(self.path, self.path + ".1")
-            self._open(os.O_APPEND)
-        except OSError:  # cannot rotate: go on in the old file rather than lose records
-            pass
+    def takes(self, record: Record) -> bool:
+        return record["stream"] in self.streams and self.since <= record["time"] <= self.until
 
 
-def _rename(old: str, new: str) -> None:
-    try:
-        os.rename(old, new)
-    except FileNotFoundError:
-        pass
-
-
-def _character_boundary(data: bytes, start: int, end: int) -> int:
-    """The last cut at or before ``end`` that does not split a UTF-8 character (whole ``end`` if it is no UTF-8)."""
-    for cut in range(end, max(start, end - 4), -1):
-        if cut >= len(data) or data[cut] & 0xC0 != 0x80:
-            return cut
-    return end
+def choice(since: Optional[float], until: Optional[float], streams: tuple[str, ...]) -> Choice:
+    """``since``/``until``: seconds since the epoch."""
+    low = "" if since is None else timestamp(int(since * 1e9))
+    high = "~" if until is None else timestamp(int(until * 1e9))
+    return Choice(low, high, streams)
 
 
 def files(path: str) -> list[str]:
-    """The log's files that exist, oldest first."""
+    """The log's files that exist, oldest first; one that is there in both forms, plain and gzip, as the plain one."""
     directory, name = os.path.split(path)
-    numbers = []
+    found: dict[int, str] = {}
     try:
-        for entry in os.listdir(directory):
-            base, dot, tail = entry.rpartition(".")
-            if dot and base == name and tail.isdigit():
-                numbers.append(int(tail))
+        entries = os.listdir(directory)
     except FileNotFoundError:
         return []
-    found = ["%s.%d" % (path, number) for number in sorted(numbers, reverse=True)]
-    return [*found, path] if os.path.exists(path) else found
+    for entry in entries:
+        plain = entry[:-3] if entry.endswith(".gz") else entry
+        base, dot, tail = plain.rpartition(".")
+        if dot and base == name and tail.isdigit() and (plain == entry or plain not in entries):
+            found[int(tail)] = "%s/%s" % (directory, entry)
+    rotated = [found[number] for number in sorted(found, reverse=True)]
+    return [*rotated, path] if name in entries else rotated
 
 
 def read(
@@ -198,34 +71,155 @@ def read(
     until: Optional[float] = None,
     tail: Optional[int] = None,
     streams: tuple[str, ...] = ("stdout", "stderr"),
-) -> Iterator[dict[str, Any]]:
-    """Records (dicts as stored), oldest first, across rotated files.
+) -> Iterator[Record]:
+    """Records, ``{"log", "stream", "time"}`` and maybe "attrs", oldest first, across rotated files. ``path``: of
+    json-file's log; what the local driver wrote beside it comes along, for who has changed from one to the other.
 
     ``since``/``until``: seconds since the epoch, inclusive; ``tail``: only the last so many of those that match.
-    Lines that are no records (torn by a crash) are skipped.
+    What is no record (torn by a crash) is skipped.
     """
-    low = "" if since is None else timestamp(int(since * 1e9))
-    high = "~" if until is None else timestamp(int(until * 1e9))
+    chosen = choice(since, until, streams)
     if tail is None:
-        for name in files(path):
-            for record in _forward(name):
-                if record["stream"] in streams and low <= record["time"] <= high:
-                    yield record
+        for record in _forward(path):
+            if chosen.takes(record):
+                yield record
         return
-    if tail <= 0:
-        return
-    found: list[dict[str, Any]] = []
-    for record in _backward_all(path):
-        if record["time"] < low:
-            break  # times grow: nothing older matches (a clock set back may hide a little)
-        if record["stream"] in streams and record["time"] <= high:
+    found: list[Record] = []
+    if tail > 0:
+        for record in backward(path, chosen):
             found.append(record)
             if len(found) == tail:
                 break
     yield from reversed(found)
 
 
-def _parse(line: bytes) -> Optional[dict[str, Any]]:
+def is_part(record: Record) -> bool:
+    """More of the same line follows in the next record of its stream."""
+    text: str = record["log"]
+    if text.endswith("\n"):
+        return False
+    return bool(record.get("part")) or len(text.encode("utf-8", "surrogatepass")) >= _PART_SIZE
+
+
+def lines(path: str, chosen: Choice, tail: Optional[int] = None) -> Iterator[Record]:
+    """As ``read``, but lines: the parts of a long one joined. "log" has no end of line, "time" is the first part's."""
+    if tail is not None:
+        yield from reversed(_last_lines(path, chosen, tail))
+        return
+    begun: dict[str, list[Record]] = {}
+    for record in _forward(path):
+        if chosen.takes(record):
+            parts = begun.setdefault(record["stream"], [])
+            parts.append(record)
+            if not is_part(record):
+                yield _joined(begun.pop(record["stream"]))
+    for parts in begun.values():
+        yield _joined(parts)
+
+
+def _last_lines(path: str, chosen: Choice, tail: int) -> list[Record]:
+    """Newest first."""
+    found: list[list[Record]] = []  # each line's records, newest first
+    of_stream: dict[str, list[Record]] = {}
+    for record in backward(path, chosen) if tail > 0 else ():
+        newer = of_stream.get(record["stream"])
+        if newer is not None and is_part(record):
+            newer.append(record)
+            continue
+        if len(found) == tail:
+            if record["stream"] == found[-1][0]["stream"]:
+                break  # the oldest line's beginning is known
+            of_stream.pop(record["stream"], None)  # parts further back belong to a line not wanted
+            continue
+        of_stream[record["stream"]] = [record]
+        found.append(of_stream[record["stream"]])
+    return [_joined(parts[::-1]) for parts in found]
+
+
+def _joined(parts: list[Record]) -> Record:
+    text = "".join(part["log"] for part in parts)
+    return {**parts[0], "log": text[:-1] if text.endswith("\n") else text}
+
+
+class Follower:
+    """What is written from now on. ``new`` is called again and again; it reads backward to where it was, and so does
+    not mind rotation."""
+
+    def __init__(self, path: str, chosen: Choice) -> None:
+        self._path = path
+        self._chosen = chosen
+        self._time = chosen.since
+        self._seen = 0  # records of that very time
+
+    def new(self) -> list[Record]:
+        found = []
+        for record in backward(self._path, self._chosen._replace(since=self._time)):
+            found.append(record)
+        found.reverse()
+        fresh = found[self._seen :]
+        if found:
+            newest = found[-1]["time"]
+            self._time, self._seen = newest, sum(1 for record in found if record["time"] == newest)
+        return fresh
+
+
+# -- files ---------------------------------------------------------------------------------------------------------
+
+
+def _forward(path: str) -> Iterator[Record]:
+    ours = files(path + LOCAL_SUFFIX)
+    plain = (record for name in files(path) for record in _json_forward(name))
+    if not ours:
+        yield from plain
+        return
+    import heapq
+
+    local = (record for name in ours for record in _local_forward(name))
+    yield from heapq.merge(plain, local, key=_time)
+
+
+def backward(path: str, chosen: Choice) -> Iterator[Record]:
+    """Those chosen, newest first. Times grow, so it ends at the first that is older (a clock set back may hide a
+    little)."""
+    ours = files(path + LOCAL_SUFFIX)
+    found = (record for name in reversed(files(path)) for record in _json_backward(name))
+    if ours:
+        import heapq
+
+        local = (record for name in reversed(ours) for record in _local_backward(name))
+        found = iter(heapq.merge(found, local, key=_time, reverse=True))
+    for record in found:
+        if record["time"] < chosen.since:
+            return
+        if chosen.takes(record):
+            yield record
+
+
+def _time(record: Record) -> str:
+    time_: str = record["time"]
+    return time_
+
+
+def _open(path: str) -> Any:
+    """A binary stream; None when it was rotated away or compressed meanwhile and is found under no name."""
+    for name in (path, path + ".gz"):
+        try:
+            stream = open(name, "rb")
+        except FileNotFoundError:
+            continue
+        if not name.endswith(".gz"):
+            return stream
+        import gzip
+
+        return gzip.GzipFile(fileobj=stream)
+    return None
+
+
+def _is_gzip(stream: Any) -> bool:
+    return hasattr(stream, "mtime")
+
+
+def _parse(line: bytes) -> Optional[Record]:
     try:
         record = json.loads(line)
     except ValueError:
@@ -236,41 +230,111 @@ def _parse(line: bytes) -> Optional[dict[str, Any]]:
     return None
 
 
-def _forward(path: str) -> Iterator[dict[str, Any]]:
-    try:
-        with open(path, "rb") as stream:
+def _json_forward(path: str) -> Iterator[Record]:
+    stream = _open(path)
+    if stream is not None:
+        with stream:
             for line in stream:
                 record = _parse(line)
                 if record is not None:
                     yield record
-    except FileNotFoundError:  # rotated away meanwhile
-        return
 
 
-def _backward_all(path: str) -> Iterator[dict[str, Any]]:
-    for name in reversed(files(path)):
-        for line in _lines_backward(name):
-            record = _parse(line)
-            if record is not None:
-                yield record
+def _json_backward(path: str) -> Iterator[Record]:
+    for line in _lines_backward(path):
+        record = _parse(line)
+        if record is not None:
+            yield record
 
 
 def _lines_backward(path: str) -> Iterator[bytes]:
-    try:
-        stream = open(path, "rb")
-    except FileNotFoundError:
+    stream = _open(path)
+    if stream is None:
         return
     with stream:
+        if _is_gzip(stream):
+            yield from reversed(stream.read().split(b"\n"))  # at most max-size; a gzip stream has no way back
+            return
         position = stream.seek(0, os.SEEK_END)
         rest = b""
         while position:
             step = min(_BLOCK, position)
             position -= step
             stream.seek(position)
-            lines = (stream.read(step) + rest).split(b"\n")
-            rest = lines[0]
-            for line in reversed(lines[1:]):
+            found = (stream.read(step) + rest).split(b"\n")
+            rest = found[0]
+            for line in reversed(found[1:]):
                 if line:
                     yield line
         if rest:
             yield rest
+
+
+def _local_forward(path: str) -> Iterator[Record]:
+    from .logfile import blocks
+
+    with _Blocks(path) as source:
+        for block in blocks(source.read):
+            yield from source.records(block)
+
+
+def _local_backward(path: str) -> Iterator[Record]:
+    from .logfile import block_before, blocks
+
+    with _Blocks(path) as source:
+        end = source.size
+        if end and block_before(source.read, end) is None:  # torn, or being written just now
+            for block in blocks(source.read):
+                end = source.end(block)
+        while end:
+            block_ = block_before(source.read, end)
+            if block_ is None:
+                return
+            yield from reversed(source.records(block_))
+            end = block_[0]
+
+
+class _Blocks:
+    """A file of the local driver; a compressed one is read into memory."""
+
+    def __init__(self, path: str) -> None:
+        self._fd, self._data, self.size = -1, b"", 0
+        stream = _open(path)
+        if stream is None:
+            return
+        with stream:
+            if _is_gzip(stream):
+                self._data = stream.read()
+                self.size = len(self._data)
+            else:
+                self._fd = os.dup(stream.fileno())
+                self.size = os.fstat(self._fd).st_size
+
+    def __enter__(self) -> _Blocks:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def read(self, length: int, offset: int) -> bytes:
+        return os.pread(self._fd, length, offset) if self._fd >= 0 else self._data[offset : offset + length]
+
+    @staticmethod
+    def end(block: tuple[int, int, int, int, int]) -> int:
+        from .logfile import BLOCK_HEAD, BLOCK_TAIL
+
+        return block[0] + BLOCK_HEAD.size + block[4] + BLOCK_TAIL.size
+
+    def records(self, block: tuple[int, int, int, int, int]) -> list[Record]:
+        from .logfile import BLOCK_HEAD, PART, STREAMS
+
+        offset, stream, flags, stamp, length = block
+        text = self.read(length, offset + BLOCK_HEAD.size)
+        said = text.decode("utf-8", "replace").split("\n")
+        rest = said.pop()
+        fixed = {"stream": STREAMS.get(stream, "stdout"), "time": timestamp(stamp)}
+        found: list[Record] = [{"log": line + "\n", **fixed} for line in said]
+        if rest:
+            found.append({"log": rest, **fixed, **({"part": True} if flags == PART else {})})
+        return found

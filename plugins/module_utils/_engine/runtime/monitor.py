@@ -36,6 +36,7 @@ from .kept import Kept
 from .loop import Loop, Timer
 from .ports import Reservations
 from .probes import Probes
+from .pump import salvage
 from .stdio import Stdio, discard
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Monitor:
         self.probes = Probes(self)
         self.child: Optional[parent.Child] = None
         self.oom: Optional[OomSource] = None
+        self.adopted = False
         self.engaged = False  # the container is ours to tidy up
         self.hooks = True  # whoever stops it may do what they do itself
         self.stopping = False  # asked to end: no restart, whatever the policy
@@ -116,6 +118,7 @@ class Monitor:
             "streams": {name: index(fd) for name, fd in self.stdio.held().items()},
             "ports": [(*key, [index(fd) for fd in held]) for *key, held in self.ports.held()],
             "oom": [index(oom.fd), [index(fd) for fd in oom.others], oom.kind, oom.seen, oom.events] if oom else None,
+            "adopted": self.adopted,
             "awake": health.enabled(self.run_config.get("healthcheck")),
         }
         return values, fds
@@ -161,12 +164,16 @@ class Monitor:
             raise Conflict("Container %s is running already, without a monitor: adopt it" % self.id[:12], step="start")
         self.engaged = True
         # Of an earlier run that ended with its monitor; its cgroup is the helper's to remove.
+        self._salvage()
         cleanup.remove_directory(self.run_directory)
         os.mkdir(self.run_directory, 0o700)
-        self.stdio = Stdio(self.loop, self.run_directory, self.run_config)
+        self.stdio = Stdio(self.kernel, self.loop, self.run_directory, self.run_config)
+        self.stdio.configure(self.run_config.get("log") or {})
         self.ports.set(self.run_config.get("reserve") or ())
         self.control = Control(self)
-        self.state.update(restart_count=0, manually_stopped=False, oom_killed=False, error="", exit_code=0)
+        self.state.update(
+            restart_count=0, manually_stopped=False, oom_killed=False, error="", exit_code=0, log_error=""
+        )
         self.state.update(monitor_pid=self.pid, monitor_start=procfs.start_time(self.pid) or 0)
         self.state["boot_id"] = procfs.boot_id()
         self._start()
@@ -214,11 +221,14 @@ class Monitor:
         state = self.state
         fd = pidfds.open_pid(state["pid"], state["pid_start"]) if statefile.process_alive(state) else None
         if fd is None or (state["status"] == "created" and not _became_program(state["pid"], fd)):
+            self._salvage()
             raise NotFound("Container %s is not running" % self.id[:12], step="adopt")
         self.child = parent.Child(state["pid"], fd, state["pid_start"], -1)
         os.makedirs(self.run_directory, 0o700, exist_ok=True)
-        self.stdio = Stdio(self.loop, self.run_directory, self.run_config)
+        # Its log is opened by the monitor, which can wait for it: a syslog that is down must not orphan the container.
+        self.stdio = Stdio(self.kernel, self.loop, self.run_directory, self.run_config)
         self.stdio.open(adopt=True)
+        self.adopted = True
         try:
             self.ports.set(self.run_config.get("reserve") or ())
         except WharfError as error:  # taken while nobody watched: the container goes on, the firewall still serves it
@@ -300,13 +310,14 @@ class Monitor:
             self._restart()
 
     def update(self, changes: Mapping[str, Any]) -> None:
-        """Merge into run.json and put into force. Raises ``Conflict`` for a taken port; then nothing changed."""
+        """Merge into run.json and put into force. Raises ``Conflict`` for a taken port, ``StartError`` for
+        a log that cannot be opened; then nothing changed."""
         if "reserve" in changes:
             self.ports.set(changes["reserve"] or ())
+        if "log" in changes and self.stdio is not None:
+            self.stdio.configure(changes["log"] or {})
         self.run_config.update(changes)
         statefile.write_json(self.directory + "/run.json", self.run_config)
-        if "log" in changes and self.stdio is not None:
-            self.stdio.configure(self.run_config)
         if "healthcheck" in changes and self.running:
             self.probes.begin()
 
@@ -390,6 +401,13 @@ class Monitor:
         self.loop.stopped = True
         if self.control is not None:
             self.control.close()
+
+    def _salvage(self) -> None:
+        """Of a run whose monitor was killed: what it had not brought to the log."""
+        try:
+            salvage(self.kernel, self.run_directory, self.run_config.get("log") or {})
+        except OSError as error:
+            os.write(2, ("%s: its last output is lost: %s\n" % (self.id[:12], error)).encode("utf-8", "replace"))
 
     def fail(self, error: WharfError) -> None:
         """A first start that did not succeed: nothing stays behind but the reason."""

@@ -35,6 +35,7 @@ def blank(container_id: str) -> dict[str, Any]:
         "finished_at": ZERO_TIME,
         "exit_code": 0,
         "error": "",
+        "log_error": "",
         "oom_killed": False,
         "restart_count": 0,
         "manually_stopped": False,

@@ -4,47 +4,70 @@
 """What a container says, from its FIFOs (or its terminal) into the log.
 
 The container holds its end of each FIFO open for reading *and* writing: when the monitor dies there still is a reader,
-so that no write ends in SIGPIPE; the container only waits once the pipe is full, until a new monitor reads on.
+so that no write ends in SIGPIPE; the container only waits once the pipe is full, until a new monitor reads on. ``pump``
+says why nothing is lost or repeated then.
+
+A log that cannot be written to (a full disk, a syslog that is down) stalls its container and nothing else: the pipes
+are not read until it can, and everything the monitor does besides goes on.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import time
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
-from .logs import Writer
-from .loop import Loop
+from ..errors import StartError
+from ..kernel.syscalls import Kernel
+from .loop import Loop, Timer
+from .pump import NUMBERS, Pump
 
 _READ = 65536
-_HANGUP = select.POLLHUP | select.POLLERR
 _TERMINAL_RETRY = 0.1
 _ROUND = 2  # reads per wake-up: a chatty container must not keep the monitor from its other duties
+_RETRY, _RETRY_MAX = 0.05, 1.0
+_LAST_WORDS = 2.0  # seconds that the end of a container waits for its log
 
 NAMES = ("stdin", "stdout", "stderr")
 
 
 class Stdio:
     """One container's streams. ``directory``: its run directory, which holds the FIFOs. ``streams``: what another
-    process's ``held`` told, its descriptors being ours now; the log then is opened when there is something to write."""
+    process's ``held`` told, its descriptors being ours now. The log is opened by ``configure``, or when there is
+    something to write. ``trouble``: called with a sentence when the log cannot be written to, once, and with "" when
+    it can again."""
 
     def __init__(
-        self, loop: Loop, directory: str, run: Mapping[str, Any], streams: Optional[Mapping[str, int]] = None
+        self,
+        kernel: Kernel,
+        loop: Loop,
+        directory: str,
+        run: Mapping[str, Any],
+        streams: Optional[Mapping[str, int]] = None,
     ) -> None:
+        self.kernel = kernel
         self.loop = loop
         self.directory = directory
         self.terminal = -1
-        self.writer: Optional[Writer] = None
+        self.pump: Optional[Pump] = None
         self.tty = bool(run.get("tty"))
         self.open_stdin = bool(run.get("open_stdin"))
+        self.trouble: Callable[[str], None] = _nobody_told
         self._readers: dict[int, str] = {}
         self._stdin = -1
-        self._unopened: Optional[Mapping[str, Any]] = None
-        if streams is None:
-            self.configure(run)
-        else:
-            self._unopened = run
+        self._log: Mapping[str, Any] = run.get("log") or {}
+        self._buffer: Optional[int] = self._log.get("max_buffer")
+        self._opened = False
+        self._stalled = False
+        self._told = False
+        self._waiting = -1
+        self._timer: Optional[Timer] = None
+        self._delay = _RETRY
+        self._dropped = 0
+        if streams is not None:
             self._take_over(streams)
 
     def _take_over(self, streams: Mapping[str, int]) -> None:
@@ -63,17 +86,37 @@ class Stdio:
                 found[name] = fd
         return found
 
-    def configure(self, run: Mapping[str, Any]) -> None:
-        """(Re)open the log as run.json says. Raises ``OSError``; the old one then stays in use."""
-        self._unopened = None
-        log = run.get("log") or {}
-        fresh: Optional[Writer] = None
-        if log.get("driver", "json-file") != "none" and log.get("path"):
-            fresh = Writer(log["path"], log.get("max_size"), log.get("max_file") or 1, log.get("labels"))
-        if self.writer is not None:
-            self.writer.flush()
-            self.writer.close()
-        self.writer = fresh
+    def configure(self, log: Mapping[str, Any]) -> None:
+        """(Re)open the log as run.json's ``log`` says. Raises ``StartError``; the one before then stays in use."""
+        try:
+            self._open_log(log)
+        except OSError as error:
+            raise StartError(
+                "The log driver %s cannot write to %s: %s"
+                % (log.get("driver", "json-file"), _place(log), error.strerror or error),
+                step="open_log",
+                path="log_driver",
+                errno=error.errno,
+            ) from None
+        if self._stalled:
+            self._try_again()
+
+    def _open_log(self, log: Mapping[str, Any]) -> None:
+        pump = self.pump
+        if pump is None:
+            pump = Pump(self.kernel, self.directory)
+        try:
+            pump.configure(log)
+        except OSError:
+            if self.pump is None:
+                pump.close()
+            raise
+        self._stop_waiting()  # for the log before
+        self.pump, self._log, self._buffer, self._opened = pump, log, log.get("max_buffer"), True
+
+    def resume(self) -> None:
+        """Bring what a monitor before us had not brought to the log there."""
+        self._try_again()
 
     # -- ends ------------------------------------------------------------------------------------------------------
 
@@ -99,7 +142,8 @@ class Stdio:
 
     def _listen(self, fd: int, name: str) -> None:
         self._readers[fd] = name
-        self.loop.add(fd, lambda _events: self._read(fd))
+        if not self._closed_to_output:
+            self.loop.add(fd, lambda _events: self._read(fd))
 
     def container_ends(self) -> tuple[int, int, int]:
         """Descriptors for the container's 0, 1, 2; the caller closes those that are not -1 once it has started."""
@@ -116,76 +160,192 @@ class Stdio:
     def attach_terminal(self, master: int) -> None:
         self.terminal = master
         os.set_blocking(master, False)
-        self.loop.add(master, self._read_terminal)
+        self._listen_again(master)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def _read(self, fd: int) -> None:
-        for _number in range(_ROUND):
-            try:
-                data = os.read(fd, _READ)
-            except BlockingIOError:
-                return
-            if not data:  # the last writer is gone; on a FIFO poll would report that for ever
-                self.loop.remove(fd)
-                return
-            self._log(self._readers[fd], data)
+        number = NUMBERS[self._readers[fd]]
+        try:
+            pump = self._ready()
+            for _turn in range(_ROUND):
+                count = pump.take(fd, number)
+                if count == 0:  # the last writer is gone; on a FIFO poll would report that for ever
+                    self.loop.remove(fd)
+                if not count:
+                    return
+                self._pass_on(pump, number)
+                if count < _READ:
+                    return
+        except OSError as error:
+            self._stall(error)
 
-    def _read_terminal(self, events: int) -> None:
-        for _number in range(_ROUND):
-            try:
-                data = os.read(self.terminal, _READ)
-            except BlockingIOError:
-                return
-            except OSError:  # EIO: nobody has the slave open just now, which says nothing about the container
-                data = b""
-            if not data:
-                self._pause_terminal(self.terminal)
-                return
-            self._log("stdout", data)
+    def _read_terminal(self, _events: int) -> None:
+        try:
+            pump = self._ready()
+            for _turn in range(_ROUND):
+                data = self._terminal_data()
+                if data is None:
+                    return
+                if not data:
+                    self._pause_terminal(self.terminal)
+                    return
+                pump.feed(1, data)
+                self._pass_on(pump, 1)
+        except OSError as error:
+            self._stall(error)
+
+    def _terminal_data(self) -> Optional[bytes]:
+        """None: nothing just now; b"": nobody has the slave open (EIO), which says nothing about the container."""
+        try:
+            return os.read(self.terminal, _READ)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
 
     def _pause_terminal(self, master: int) -> None:
         self.loop.remove(master)
         self.loop.after(_TERMINAL_RETRY, lambda: self._listen_again(master))
 
     def _listen_again(self, master: int) -> None:
-        if self.terminal == master:
+        if self.terminal == master and not self._closed_to_output:
             self.loop.add(master, self._read_terminal)
 
-    def _log(self, stream: str, data: bytes) -> None:
-        unopened = self._unopened
-        if unopened is not None:
-            try:
-                self.configure(unopened)
-            except OSError:  # it could be opened at the start; whatever broke it since, the container goes on
-                self._unopened = unopened
-                return
-        if self.writer is not None:
-            self.writer.write(stream, data)
+    def _ready(self) -> Pump:
+        """Raises ``OSError``."""
+        if not self._opened:
+            self._open_log(self._log)
+        if self.pump is None:
+            raise OSError(errno.EBADF, "it is closed")
+        return self.pump
+
+    def _pass_on(self, pump: Pump, number: int) -> None:
+        if not self._stalled:
+            pump.work(number)
+            return
+        while pump.backlog(number) > (self._buffer or 0):  # mode: non-blocking
+            self._dropped += pump.drop_oldest(number)
+
+    # -- a log that does not take it -------------------------------------------------------------------------------
+
+    @property
+    def _closed_to_output(self) -> bool:
+        return self._stalled and self._buffer is None
+
+    def _stall(self, error: OSError) -> None:
+        self._stop_waiting()
+        self._stalled = True
+        if self._closed_to_output:
+            for fd in (*self._readers, self.terminal):
+                self.loop.remove(fd)
+        sink = self.pump.sink if self.pump else None
+        waits = sink.waits if sink and isinstance(error, BlockingIOError) else None
+        if sink and waits is not None:
+            self._waiting = waits
+            self.loop.add(waits, lambda _events: self._try_again(), sink.events)
+            return
+        self._timer = self.loop.after(self._delay, self._try_again)
+        self._delay = min(self._delay * 2, _RETRY_MAX)
+        if not self._told:
+            self._told = True
+            self.trouble("The log cannot be written, the container's output waits: %s" % _words(error))
+
+    def _stop_waiting(self) -> None:
+        if self._waiting >= 0:
+            self.loop.remove(self._waiting)
+            self._waiting = -1
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _try_again(self) -> None:
+        self._stop_waiting()
+        try:
+            pump = self._ready()
+            for number in pump.sources:
+                pump.work(number)
+        except OSError as error:
+            self._stall(error)
+            return
+        if not self._stalled:
+            return
+        self._stalled = False
+        self._delay = _RETRY
+        for fd in self._readers:
+            self.loop.add(fd, lambda _events, fd=fd: self._read(fd))  # type: ignore[misc]
+        if self.terminal >= 0:
+            self._listen_again(self.terminal)
+        if self._dropped:
+            self.trouble("While the log could not be written, the %d oldest lines were given up" % self._dropped)
+            self._dropped, self._told = 0, False
+        elif self._told:
+            self._told = False
+            self.trouble("")
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
         """Take what is in the pipes now, and no more: a background process that outlived PID 1 (shared pid namespace)
-        may hold them open for ever."""
-        for fd, name in self._readers.items():
-            self._drain(fd, name)
-        if self.terminal >= 0:
-            self._drain(self.terminal, "stdout")
-        if self.writer is not None:
-            self.writer.flush()
-
-    def _drain(self, fd: int, name: str) -> None:
-        left = 4 << 20
-        while left > 0:
+        may hold them open for ever. A log that does not take it is waited for shortly; what is lost then is told."""
+        if not self._opened and not self._anything_to_read():
+            return
+        self._stop_waiting()
+        deadline = time.monotonic() + _LAST_WORDS
+        while True:
             try:
-                data = os.read(fd, _READ)
-            except OSError:  # EAGAIN: empty; EIO: a terminal without slave
+                self._drain_once()
                 return
+            except OSError as error:
+                if time.monotonic() >= deadline:
+                    self._give_up(error)
+                    return
+                self._wait_a_moment()
+
+    def _anything_to_read(self) -> bool:
+        poll = select.poll()
+        for fd in (*self._readers, self.terminal):
+            if fd >= 0:
+                poll.register(fd, select.POLLIN)
+        return any(events & select.POLLIN for _fd, events in poll.poll(0))
+
+    def _drain_once(self) -> None:
+        pump = self._ready()
+        if pump.sink is not None:
+            pump.sink.hurry()
+        for fd, name in self._readers.items():
+            left = 4 << 20
+            while left > 0:
+                count = pump.take(fd, NUMBERS[name])
+                if not count:
+                    break
+                left -= count
+                pump.work(NUMBERS[name])
+        while self.terminal >= 0:
+            data = self._terminal_data()
             if not data:
-                return
-            left -= len(data)
-            self._log(name, data)
+                break
+            pump.feed(1, data)
+            pump.work(1)
+        for number in pump.sources:
+            pump.work(number, final=True)
+
+    def _wait_a_moment(self) -> None:
+        sink = self.pump.sink if self.pump else None
+        poll = select.poll()
+        if sink and sink.waits is not None:
+            poll.register(sink.waits, sink.events)
+        poll.poll(50)
+
+    def _give_up(self, error: OSError) -> None:
+        lost = 0
+        if self.pump is not None:
+            for number, source in self.pump.sources.items():
+                lost += self.pump.backlog(number)
+                self.pump.skip(source)
+        self._stalled = self._told = False
+        words = "The container ended while its log could not be written, at least %d bytes of its output are lost: %s"
+        self.trouble(words % (lost, _words(error)))
 
     def close_streams(self) -> None:
         """The log stays open: the container may start again."""
@@ -202,11 +362,27 @@ class Stdio:
             self.terminal = -1
 
     def close(self) -> None:
+        self._stop_waiting()
         self.close_streams()
-        if self.writer is not None:
-            self.writer.sync()
-            self.writer.close()
-            self.writer = None
+        if self.pump is not None:
+            if self.pump.sink is not None:
+                self.pump.sink.sync()
+            self.pump.close()
+            self.pump = None
+
+
+def _nobody_told(_sentence: str) -> None:
+    """Of a process that only opens the streams."""
+
+
+def _words(error: OSError) -> str:
+    place = error.filename
+    return "%s: %s" % (place, error.strerror) if place else str(error.strerror or error)
+
+
+def _place(log: Mapping[str, Any]) -> str:
+    place = log.get("address") or log.get("path")
+    return str(place or {"syslog": "/dev/log"}.get(str(log.get("driver")), "its log"))
 
 
 def discard(ends: tuple[int, int, int]) -> None:

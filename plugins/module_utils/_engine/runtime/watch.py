@@ -95,17 +95,26 @@ class Watch:
         streams = {}
         for name, at in values["streams"].items():
             streams[name] = fds[at]
-        self.stdio = Stdio(self.loop, values["run_directory"], values["run"], streams)
+        self.stdio = Stdio(spawner.kernel, self.loop, values["run_directory"], values["run"], streams)
+        self.stdio.trouble = self._log_trouble
         self.loop.add(fds[values["pidfd"]], self._wake_up)
         self.loop.add(fds[values["control"]], self._wake_up)
         if values["oom"]:
             self.loop.add(fds[values["oom"][0]], self._wake_up, values["oom"][4])
         if values["awake"]:
             self.full()
+        if values["adopted"]:
+            self.stdio.resume()
 
     def _wake_up(self, _events: int) -> None:
         """Something that needs the whole monitor. It takes over the descriptors, and poll reports this one again."""
         self.full()
+
+    def _log_trouble(self, sentence: str) -> None:
+        """Where it can be looked up, and where whoever looks into the engine finds it when the disk is full."""
+        if sentence:
+            os.write(2, ("%s: %s\n" % (self.values["id"][:12], sentence)).encode("utf-8", "replace"))
+        self.full().save(log_error=sentence)
 
     def full(self) -> Monitor:
         if self.monitor is None:
