@@ -86,6 +86,34 @@ options:
         another image by now. With O(state=absent) they are removed together with O(name).
     type: list
     elements: str
+  verify:
+    description:
+      - Take the image only if its signature says what it should. Checked against the registry before a layer is
+        downloaded, in check mode, too. An image that is on the target already is checked by the digest it was pulled
+        under; what was verified once is not asked for again.
+      - Read are the signatures of C(cosign sign --key), under cosign's tag C(sha256-<hex>.sig) or as a referrer of the
+        image, and Sigstore bundles (version 0.3) with a key. What must be signed is the digest that O(name) leads to;
+        for an image of several platforms, the index. No transparency log is asked.
+      - Keyless signatures, by a certificate, are refused. So is an image without a signature, with an altered one, with
+        one by another key, and with one that is another image's. RV(error.reason) tells which.
+      - Only for O(source=pull). Needs no program on the target.
+    type: dict
+    suboptions:
+      key:
+        description:
+          - The public key as PEM text, or the path of a file on the target with it. ECDSA on P-256, P-384 or P-521,
+            RSA from 2048 bits (PKCS #1 v1.5), or Ed25519.
+          - Several keys may follow one another, for the time in which one takes over from another. A signature by any
+            of them is enough.
+        type: str
+        required: true
+      identity:
+        description:
+          - The reference that the signature must name, when it is not O(name); such as the repository that a mirrored
+            image was signed in. With a tag, the signature must name that tag.
+          - Without it, the signature must name the repository of O(name), and no other tag than that of O(name).
+            Sigstore bundles name no repository. They are taken without O(verify.identity), and refused with it.
+        type: str
   force:
     description:
       - With O(state=absent), remove the image even if it has other references or a container uses it. Such a
@@ -142,6 +170,19 @@ EXAMPLES = r"""
     path: /srv/rootfs.tar
     tags:
       - registry.example.com/base:latest
+
+- name: Take an image only with our signature
+  wharf.engine.image:
+    name: registry.example.com/shop:2.1
+    verify:
+      key: "{{ lookup('ansible.builtin.file', 'cosign.pub') }}"
+
+- name: Take a mirrored image that was signed where it comes from
+  wharf.engine.image:
+    name: mirror.example.com/base:12
+    verify:
+      key: /etc/keys/vendor.pub
+      identity: registry.vendor.example/base
 
 - name: Remove an image
   wharf.engine.image:
@@ -200,7 +241,8 @@ actions:
     detail:
       description:
         - More about it, such as the option with its values before and after.
-        - Of a pull, C(digest), C(received) (bytes), C(layers_reused) and C(seconds) of each phase.
+        - Of a pull, C(digest), C(received) (bytes), C(layers_reused) and C(seconds) of each phase, and with O(verify)
+          what it was C(verified) by.
       type: dict
       sample: {"option": "memory", "before": 67108864, "after": 134217728}
 error:
@@ -212,7 +254,8 @@ error:
     kind:
       description:
         - The kind of failure, one of a fixed set, such as V(usage), V(not_found), V(conflict), V(in_use), V(kernel),
-          V(disk_full), V(start), V(unhealthy), V(registry), V(auth), V(integrity), V(timeout), V(internal).
+          V(disk_full), V(start), V(unhealthy), V(registry), V(auth), V(integrity), V(untrusted), V(timeout),
+          V(internal).
       type: str
       sample: conflict
     step:
@@ -235,6 +278,14 @@ error:
       description: What can be done about it.
       type: str
       sample: Choose another host port.
+    reason:
+      description:
+        - Why O(verify) refused the image. V(unsigned), V(key) (signed by others only), V(altered), V(other_image),
+          V(identity) (signed as something else), V(keyless), V(malformed), or V(local) (the image on the target came
+          from no registry).
+      returned: when RV(error.kind) is V(untrusted)
+      type: str
+      sample: unsigned
 msg:
   description: What went wrong, on what, and why, in a sentence.
   returned: failure

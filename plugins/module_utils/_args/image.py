@@ -13,6 +13,11 @@ TRANSPORT: Table = {
     "timeout": {"type": "float", "default": 60},
 }
 
+VERIFY: Table = {
+    "key": {"type": "str", "required": True, "no_log": False},  # a public key
+    "identity": {"type": "str"},
+}
+
 IMAGE: Table = {
     "name": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["absent", "present"], "default": "present"},
@@ -23,6 +28,7 @@ IMAGE: Table = {
     "force": {"type": "bool", "default": False},
     "changes": {"type": "list", "elements": "str"},
     "tags": {"type": "list", "elements": "str"},
+    "verify": {"type": "dict", "options": VERIFY},
 }
 
 IMAGE_PUSH: Table = {

@@ -150,6 +150,13 @@ class IntegrityError(WharfError):
     kind = "integrity"
 
 
+class UntrustedError(WharfError):
+    """An image's signature is missing, or does not say what the task wants it to say. ``details["reason"]``: unsigned,
+    key, altered, other_image, identity, keyless, malformed, or local."""
+
+    kind = "untrusted"
+
+
 class TimedOut(WharfError):
     """Something did not happen within the time the task allows."""
 

@@ -16,7 +16,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
-from ..errors import IntegrityError, Unsupported
+from ..errors import IntegrityError, Unsupported, UntrustedError
 from . import config as configs
 from . import resolve as resolving
 from .platform import Platform
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..store.state import Store
     from .download import Downloads, Fetcher
     from .manifest import Descriptor
+    from .trust.policy import Policy
     from .workshop import Workshop
 
 
@@ -59,20 +60,27 @@ class PullReport(NamedTuple):
 
 
 def check(
-    store: Store, transport: Transport, reference: Reference, *, platform: Union[str, Platform, None] = None
+    store: Store,
+    transport: Transport,
+    reference: Reference,
+    *,
+    platform: Union[str, Platform, None] = None,
+    policy: Optional[Policy] = None,
 ) -> PullCheck:
     """What ``pull`` would do, without doing it. One HEAD as long as nothing changed (none for a digest that is here).
     When the digest differs from the one that was pulled, the manifests are read too: an index may have grown without
     the image for this host being another one. Raises as ``pull``."""
     wanted, asked = resolving.wanted_platform(platform)
     record = _present(store, reference, wanted, asked)
-    if record is not None and reference.digest:
+    if record is not None and reference.digest and policy is None:
         return PullCheck(False, reference.digest, record.id)
 
     def attempt(client: RegistryClient, source: Reference) -> PullCheck:
         if source.digest:
             client.head_manifest(source.path, source.digest)  # there is no telling a change that could not be made
         digest = resolving.current_digest(client, source)
+        if policy is not None:
+            policy.require(client, source, reference, digest)
         if record is not None and _known(store, reference, digest, record):
             return PullCheck(False, digest, record.id)
         named = store.images.by_reference(reference.canonical())
@@ -105,22 +113,26 @@ def pull_report(
     transport: Transport,
     platform: Union[str, Platform, None] = None,
     progress: Optional[Hook] = None,
+    policy: Optional[Policy] = None,
 ) -> PullReport:
-    """As ``pull``, with what it took. ``progress`` is called with an event at most four times a second, from any
-    thread (``progress.Progress`` tells its shape).
+    """As ``pull``, with what it took. ``policy`` is held against the signatures before a manifest is read.
+    ``progress`` is called with an event at most four times a second, from any thread
+    (``progress.Progress`` tells its shape).
 
     Raises ``UsageError`` (platform), ``NotFound`` (reference or platform), ``AuthError``, ``RegistryError``,
-    ``IntegrityError``, ``Unsupported`` (artifact, compression), ``DiskFull``.
+    ``IntegrityError``, ``UntrustedError``, ``Unsupported`` (artifact, compression), ``DiskFull``.
     """
     wanted, asked = resolving.wanted_platform(platform)
     watch = Stopwatch()
     record = _present(store, reference, wanted, asked)
-    if record is not None and reference.digest:
+    if record is not None and reference.digest and policy is None:
         return PullReport(record, reference.digest, False, 0, len(record.layers), [], watch.total())
     warnings: list[str] = []
 
     def attempt(client: RegistryClient, source: Reference) -> PullReport:
         digest = resolving.current_digest(client, source)
+        if policy is not None:
+            policy.require(client, source, reference, digest)
         if record is not None and _known(store, reference, digest, record):
             watch.lap("resolve")
             return PullReport(record, digest, False, 0, len(record.layers), [], watch.total())
@@ -141,6 +153,39 @@ def _present(store: Store, reference: Reference, wanted: Platform, asked: bool) 
 
 def _known(store: Store, reference: Reference, digest: str, record: ImageRecord) -> bool:
     return reference.repo_digest(digest) in store.images.repo_digests(record.id)
+
+
+def require_present(
+    store: Store, transport: Transport, reference: Reference, record: ImageRecord, policy: Policy
+) -> None:
+    """Hold an image that is here against its signatures, by the digest under which it came from the registry. Asks only
+    for what was not verified before. Raises ``UntrustedError``."""
+    prefix = reference.repo_digest("")
+    here = [one[len(prefix) :] for one in store.images.repo_digests(record.id) if one.startswith(prefix)]
+    if reference.digest:
+        here = [digest for digest in here if digest == reference.digest]
+    if any(policy.known(reference, digest) for digest in here):
+        return
+    if not here:
+        raise UntrustedError(
+            "%s did not come from its registry (it was loaded, imported, built or tagged here), so there is no digest "
+            "to verify" % reference.familiar(),
+            step="verify_image",
+            subject="image %s" % reference.familiar(),
+            path="verify",
+            hint="With pull=always it is taken from the registry, and verified.",
+            details={"reason": "local"},
+        )
+
+    def attempt(client: RegistryClient, source: Reference) -> None:
+        for digest in here[:-1]:
+            try:
+                return policy.require(client, source, reference, digest)
+            except UntrustedError:  # the image came under several digests, and one that is signed is enough
+                continue
+        policy.require(client, source, reference, here[-1])
+
+    routed(reference, transport, attempt, [])
 
 
 class _Pull:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import IntegrityError, NotFound, RegistryError, WharfError
+from ..errors import IntegrityError, NotFound, RegistryError, UntrustedError, WharfError
 
 if TYPE_CHECKING:
     from ..registry.client import RegistryClient
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # What a mirror may do wrong without the pull being lost. A full disk or a bad option is no mirror's fault.
-_PASSED_OVER = (RegistryError, NotFound, IntegrityError)
+_PASSED_OVER = (RegistryError, NotFound, IntegrityError, UntrustedError)
 
 
 def routed(

@@ -20,6 +20,7 @@ HUB_SEARCH = "index.docker.io"
 LIMIT = 100
 PAGES = 100
 _BODY = 8 << 20
+_PREDICATE = "dev.sigstore.bundle.predicateType"
 # Where cosign keeps what it could not attach as a referrer.
 _COSIGN = {"sig": "signature", "att": "attestation", "sbom": "sbom"}
 
@@ -76,11 +77,15 @@ def referrers(client: RegistryClient, repository: str, digest: str) -> list[dict
     ``digest``: by the referrers API (distribution-spec 1.1), by its fallback tag where the registry has none, and
     by cosign's tags. ``source`` says where it was found, ``kind`` is a guess for people: signature, attestation, sbom
     or artifact. Nothing of it is verified."""
-    found = _by_api(client, repository, digest)
-    if found is None:
-        found = _by_tag(client, repository, digest)
+    found = direct_referrers(client, repository, digest)
     known = {entry["digest"] for entry in found}
     return found + [entry for entry in _by_cosign(client, repository, digest) if entry["digest"] not in known]
+
+
+def direct_referrers(client: RegistryClient, repository: str, digest: str) -> list[dict[str, Any]]:
+    """As ``referrers``, without cosign's tags."""
+    found = _by_api(client, repository, digest)
+    return _by_tag(client, repository, digest) if found is None else found
 
 
 def _by_api(client: RegistryClient, repository: str, digest: str) -> Optional[list[dict[str, Any]]]:
@@ -154,19 +159,22 @@ def _entries(data: bytes) -> Optional[list[dict[str, Any]]]:
 def _referrer(entry: dict[str, Any], source: str) -> dict[str, Any]:
     kind = str(entry.get("artifactType") or "")
     annotations = entry.get("annotations")
+    notes = annotations if isinstance(annotations, dict) else {}
     return {
-        "kind": _kind(kind),
+        # A sigstore bundle says in an annotation what it holds: a signature, an SBOM, a provenance.
+        "kind": _kind("%s %s" % (kind, notes.get(_PREDICATE) or "")),
         "digest": entry.get("digest"),
         "media_type": entry.get("mediaType") or "",
         "artifact_type": kind,
         "size": entry.get("size"),
-        "annotations": annotations if isinstance(annotations, dict) else {},
+        "annotations": notes,
         "source": source,
     }
 
 
 def _kind(artifact: str) -> str:
     for word, kind in (
+        ("sigstore.dev/cosign/sign/", "signature"),
         ("spdx", "sbom"),
         ("cyclonedx", "sbom"),
         ("syft", "sbom"),

@@ -41,6 +41,14 @@ def run(task: Task) -> dict[str, Any]:
             raise UsageError(
                 "name: %s is an image ID, and only a reference can be pulled, loaded or imported" % name, path="name"
             )
+        if params.get("verify") and params["source"] != "pull":
+            raise UsageError(
+                "verify: source=%s asks no registry, and signatures are kept there" % params["source"],
+                step="validate",
+                path="verify",
+                hint="Compare the image ID of an archive that you trust, or pull the image.",
+            )
+        image_choice.trust_policy(task)
         image_tags.asked(task, name)  # what is wrong with them is told before anything is done
         after = _present(params["source"])(task, plan, name, before)
         plan.after = _shown(after) if after else {"present": True}
@@ -65,6 +73,7 @@ def _shown(record: Optional[ImageRecord]) -> dict[str, Any]:
 def _present_by_pull(task: Task, plan: Plan, name: str, before: Optional[ImageRecord]) -> Optional[ImageRecord]:
     """``missing``: any image of that name will do. ``always``: ask the registry; pull when its digest differs."""
     if before is not None and task.params["pull"] == "missing" and not task.params.get("platform"):
+        image_choice.verify_present(task, task.params["name"], before)
         return before
     answer = image_choice.check(task, name)
     if not answer.changed:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..errors import NotFound
+from ..errors import NotFound, UsageError
 from ..reconcile.plan import Operation, Plan
 from .task import Task
 
 if TYPE_CHECKING:
     from ..images.progress import Hook
     from ..images.pull import PullCheck
+    from ..images.trust.policy import Policy
     from ..registry.transport import Transport
     from ..store.records import ImageRecord
 
@@ -45,6 +46,7 @@ def choose(task: Task, plan: Plan) -> ImageChoice:
         record = None
     choice = ImageChoice(text, record)
     if record is not None and (policy != "always" or is_id(text)):
+        verify_present(task, text, record)
         return choice
     if policy == "never" or is_id(text):
         raise NotFound(
@@ -122,12 +124,43 @@ def check(task: Task, text: str) -> PullCheck:
     from ..images import pull as pulling
     from ..images import reference
 
-    return pulling.check(task.store, transport(task), reference.parse(text), platform=task.params.get("platform"))
+    return pulling.check(
+        task.store,
+        transport(task),
+        reference.parse(text),
+        platform=task.params.get("platform"),
+        policy=trust_policy(task),
+    )
+
+
+def trust_policy(task: Task) -> Optional[Policy]:
+    """What ``verify`` asks for, read once. Raises ``UsageError``, ``NotFound`` when its key is no use."""
+    option = task.params.get("verify")
+    if option and task.trust is None:
+        from ..images.trust import policy
+
+        task.trust = policy.of(option, task.paths, remember=task.remember)
+    return task.trust
+
+
+def verify_present(task: Task, text: str, record: ImageRecord) -> None:
+    """``verify`` holds for an image that is here, too: otherwise it would depend on who pulled it."""
+    wanted = trust_policy(task)
+    if wanted is None:
+        return
+    from ..images import pull as pulling
+    from ..images import reference
+
+    if is_id(text):
+        raise UsageError(
+            "verify: %s is an image ID; what is signed is a reference" % text, step="validate", path="verify"
+        )
+    pulling.require_present(task.store, transport(task), reference.parse(text), record, wanted)
 
 
 def pull_operation(task: Task, text: str, why: str, took: Callable[[ImageRecord], object]) -> Operation:
     """The pull as a step of a plan. ``took`` gets the image; the step's detail tells what it took: ``digest``,
-    ``received`` (bytes), ``layers_reused``, ``seconds`` per phase."""
+    ``received`` (bytes), ``layers_reused``, ``seconds`` per phase, and with ``verify`` what it was ``verified`` by."""
     detail: dict[str, Any] = {}
 
     def execute() -> None:
@@ -145,6 +178,8 @@ def pull(task: Task, text: str) -> tuple[ImageRecord, dict[str, Any]]:
     from ..process import isolated
     from ..store.state import Store
 
+    policy = trust_policy(task)
+
     def work() -> Any:
         with Store.open(task.paths) as store, telling(task, "pulling") as hook:
             report = pulling.pull_report(
@@ -154,17 +189,24 @@ def pull(task: Task, text: str) -> tuple[ImageRecord, dict[str, Any]]:
                 platform=task.params.get("platform"),
                 transport=transport(task),
                 progress=hook,
+                policy=policy,
             )
-        told = {"digest": report.digest, "received": report.received, "layers_reused": report.layers_reused}
+        told: dict[str, Any] = {
+            "digest": report.digest,
+            "received": report.received,
+            "layers_reused": report.layers_reused,
+        }
+        if policy is not None and policy.verified is not None:
+            told["verified"] = policy.verified
         return report.image.id, {**told, "seconds": report.timings}, report.warnings
 
-    image_id, told, warnings = isolated(work)
+    image_id, told_by_pull, warnings = isolated(work)
     for sentence in warnings:
         task.warn(sentence)
     record = task.store.images.get(image_id)
     if record is None:
         raise NotFound("The image %s vanished right after it was pulled" % text, step="pull", subject="image %s" % text)
-    return record, told
+    return record, told_by_pull
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from ..paths import DEFAULT_RUN, DEFAULT_STATE, Paths
 
 if TYPE_CHECKING:
+    from ..images.trust.policy import Policy
     from ..kernel.cgroups import Layout
     from ..kernel.syscalls import Kernel
     from ..network.service import NetworkService
@@ -32,6 +33,7 @@ class Task:
         self.secrets: dict[str, bytes] = {}  # name → content, of the container at hand
         self.promised: frozenset[str] = frozenset()  # containers that another part of this run makes
         self.brief = False  # the result is for another part of the engine: no inspection
+        self.trust: Optional[Policy] = None  # what images must be signed by, once it has been read
         self.remember = not check_mode  # what was found out may be kept for later runs
         self._layout: Optional[Layout] = None
         self._temporary = ""
