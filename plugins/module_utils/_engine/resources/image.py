@@ -184,6 +184,7 @@ def inspect(task: Task, record: ImageRecord) -> dict[str, Any]:
 
 def info(task: Task) -> dict[str, Any]:
     """``image_info``: the images named (missing ones left out), or all; of these what the filters let through."""
+    from ..images import inspect as inspecting
     from . import answer, lists, sizes
 
     template, filters = answer.check(task), lists.image_filters(task)
@@ -194,7 +195,10 @@ def info(task: Task) -> dict[str, Any]:
         records = [record for record in (image_choice.find(task, name) for name in names) if record is not None]
     records = lists.images(task, records, filters)
     weights = sizes.image_sizes(task, records)
-    images = [{**inspect(task, record), **weights[record.id]} for record in records]
+    named = task.store.images.names()
+    images = [
+        {**inspecting.inspect(record, *named.get(record.id, ((), ()))), **weights[record.id]} for record in records
+    ]
     if task.params.get("history"):
         from ..images.history import history
 

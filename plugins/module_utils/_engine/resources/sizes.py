@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from .container_actual import is_running, state
 from .task import Task
 
 if TYPE_CHECKING:
@@ -25,12 +24,8 @@ def layer_sizes(task: Task) -> dict[str, int]:
 
 def image_sizes(task: Task, images: list[ImageRecord]) -> dict[str, dict[str, int]]:
     """By image ID ``{"SharedSize", "UniqueSize"}``: bytes of layers that other images have too, and of its own."""
-    everything = task.store.images.list()
     sizes = layer_sizes(task)
-    owners: dict[str, int] = {}
-    for image in everything:
-        for chain in {layer.chain_id for layer in image.layers}:
-            owners[chain] = owners.get(chain, 0) + 1
+    owners = task.store.images.layer_owners()
     out = {}
     for image in images:
         chains = {layer.chain_id for layer in image.layers}
@@ -82,6 +77,8 @@ def _images(task: Task) -> dict[str, int]:
 
 
 def _containers(task: Task) -> dict[str, int]:
+    from .container_actual import is_running, state
+
     out = {"count": 0, "active": 0, "size": 0, "reclaimable": 0, "disk": _disk(task, task.paths.containers)}
     for record in task.store.containers.list():
         size = container_size(task, record)["SizeRw"]

@@ -9,7 +9,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import secrets
 import time
 from types import TracebackType
 from typing import List, Optional
@@ -210,7 +209,7 @@ class Blobs:
         """Start or resume a blob. When another process is bringing in the same one, wait for it up to ``timeout``
         seconds (for ever by default; ``TimedOut`` names it) and use what it brought or go on where it stopped."""
         if expected_digest is None:
-            path = "%s/ingest-r%s" % (self._paths.tmp, secrets.token_hex(8))
+            path = "%s/ingest-r%s" % (self._paths.tmp, os.urandom(8).hex())
         else:
             path = self.partial(expected_digest)
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .containers import Containers
     from .layers import Layers
 
+_LAYER = "diff_id, chain_id, blob_digest, blob_size, media_type"
 _COLUMNS = "id, manifest_digest, manifest_type, config, size, created_at"
 
 
@@ -65,7 +66,12 @@ class Images:
         """All whose record is readable and that are not waiting for their last container, oldest first."""
         with self._db.snapshot():
             rows = self._db.execute("SELECT %s FROM images WHERE doomed = 0 ORDER BY created_at, id" % _COLUMNS)
-            return readable(rows, self._record)
+            layers: dict[str, list[LayerRef]] = {}
+            for image_id, *fields in self._db.execute(
+                "SELECT image_id, %s FROM image_layers ORDER BY image_id, position" % _LAYER
+            ):
+                layers.setdefault(image_id, []).append(LayerRef._make(fields))
+            return readable(rows, lambda row: _record(row, layers.get(row[0], ())))
 
     def damaged(self) -> List[str]:
         return damaged(self._db.execute("SELECT %s FROM images" % _COLUMNS), self._record)
@@ -80,12 +86,33 @@ class Images:
         )
         return [row[0] for row in rows]
 
+    def names(self) -> dict[str, tuple[List[str], List[str]]]:
+        """Of all images that have any, by ID: (references, repository digests)."""
+        found: dict[str, tuple[List[str], List[str]]] = {}
+        with self._db.snapshot():
+            for column, sql in enumerate(
+                (
+                    "SELECT image_id, reference FROM refs ORDER BY reference",
+                    "SELECT image_id, repo_digest FROM repo_digests ORDER BY repo_digest",
+                )
+            ):
+                for image_id, name in self._db.execute(sql):
+                    found.setdefault(image_id, ([], []))[column].append(name)
+        return found
+
+    def layer_owners(self) -> dict[str, int]:
+        """How many of the listed images have a layer, by its chain ID."""
+        return dict(
+            self._db.execute(
+                "SELECT chain_id, COUNT(DISTINCT image_id) FROM image_layers"
+                " WHERE image_id IN (SELECT id FROM images WHERE doomed = 0) GROUP BY chain_id"
+            )
+        )
+
     def layer_blobs(self, diff_id: str) -> List[LayerRef]:
         """What images know of the (compressed) blobs of a layer. Whether a blob is there is for the caller to see."""
         rows = self._db.execute(
-            "SELECT DISTINCT diff_id, chain_id, blob_digest, blob_size, media_type FROM image_layers"
-            " WHERE diff_id = ? AND blob_digest <> ''",
-            (diff_id,),
+            "SELECT DISTINCT %s FROM image_layers WHERE diff_id = ? AND blob_digest <> ''" % _LAYER, (diff_id,)
         )
         return [LayerRef(*row) for row in rows]
 
@@ -94,12 +121,9 @@ class Images:
 
     def _record(self, row: Row) -> ImageRecord:
         layers = self._db.execute(
-            "SELECT diff_id, chain_id, blob_digest, blob_size, media_type FROM image_layers"
-            " WHERE image_id = ? ORDER BY position",
-            (row[0],),
+            "SELECT %s FROM image_layers WHERE image_id = ? ORDER BY position" % _LAYER, (row[0],)
         )
-        config = loads(row[3], "image %s" % row[0])
-        return ImageRecord(row[0], row[1], row[2], config, row[4], row[5], tuple(LayerRef(*layer) for layer in layers))
+        return _record(row, [LayerRef(*layer) for layer in layers])
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -191,3 +215,8 @@ class Images:
             self._db.execute("DELETE FROM refs WHERE image_id = ?", (image_id,))
             self._db.execute("DELETE FROM repo_digests WHERE image_id = ?", (image_id,))
             return self._db.changed("UPDATE images SET doomed = 1 WHERE id = ?", (image_id,)) > 0
+
+
+def _record(row: Row, layers: Sequence[LayerRef]) -> ImageRecord:
+    config = loads(row[3], "image %s" % row[0])
+    return ImageRecord(row[0], row[1], row[2], config, row[4], row[5], tuple(layers))

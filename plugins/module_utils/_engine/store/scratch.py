@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import stat
 import time
 from collections.abc import Iterator
@@ -74,7 +73,7 @@ def is_at(fd: int, path: str) -> bool:
 def new_dir(tmp: str, prefix: str) -> tuple[str, int]:
     """A new directory ``tmp/<prefix>-<hex>``, and the descriptor that holds it."""
     while True:
-        path = "%s/%s-%s" % (tmp, prefix, secrets.token_hex(8))
+        path = "%s/%s-%s" % (tmp, prefix, os.urandom(8).hex())
         try:
             os.mkdir(path, 0o700)
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -91,7 +90,7 @@ def new_dir(tmp: str, prefix: str) -> tuple[str, int]:
 
 def trash(tmp: str, path: str) -> Optional[str]:
     """Take ``path`` out of sight in one step: rename it to ``tmp/trash-<hex>``. ``None`` when it doesn't exist."""
-    target = "%s/trash-%s" % (tmp, secrets.token_hex(8))
+    target = "%s/trash-%s" % (tmp, os.urandom(8).hex())
     try:
         os.rename(path, target)
     except FileNotFoundError:
@@ -193,7 +192,7 @@ def _empty_dir(fd: int, top: int) -> int:
                 freed += _unlink(entry.name, fd)
             elif fd != top:
                 try:
-                    os.rename(entry.name, secrets.token_hex(8), src_dir_fd=fd, dst_dir_fd=top)
+                    os.rename(entry.name, os.urandom(8).hex(), src_dir_fd=fd, dst_dir_fd=top)
                 except FileNotFoundError:
                     pass
     return freed
