@@ -38,6 +38,33 @@ options:
         they were do not count.
     type: bool
     default: false
+  stats:
+    description:
+      - Whether to add C(Stats), what a running container uses, in the shape of Docker's stats, with C(cpu_stats),
+        C(memory_stats), C(pids_stats), C(blkio_stats) and C(networks). V(null) for one that does not run.
+      - Besides, there are C(memory_used), which leaves out what the kernel can drop at once, C(memory_percent) of the
+        limit, and with O(stats_interval) C(cpu_percent), where V(100) is one processor.
+    type: bool
+    default: false
+  stats_interval:
+    description:
+      - Seconds to wait before a second sample is taken, at most V(3600). The first one's processor time is in
+        C(precpu_stats). With V(0), there is one sample only.
+      - There is one wait, however many containers there are.
+    type: float
+    default: 0.0
+  top:
+    description:
+      - Whether to add C(Top), the processes of a running container with the host's numbers, as C(docker top) does, with
+        C(Titles) and C(Processes). V(null) for one that does not run.
+    type: bool
+    default: false
+  ps_args:
+    description:
+      - Which columns O(top) shows, as given to C(ps). V(-ef), V(aux), or V(-o) with a list of columns. No program is
+        run, so nothing else is understood.
+    type: str
+    default: -ef
   filters:
     description:
       - List only the containers that C(docker ps --all --filter) would list. Several filters must all match; of several
@@ -80,6 +107,22 @@ EXAMPLES = r"""
   wharf.engine.container_info:
     name: web
     format: !unsafe "{{range $p, $conf := .NetworkSettings.Ports}}{{$p}} -> {{(index $conf 0).HostPort}}{{end}}"
+
+- name: What the shop's containers use, measured for two seconds
+  wharf.engine.container_info:
+    filters:
+      label: app=shop
+      status: running
+    stats: true
+    stats_interval: 2
+    query: "[].{name: Name, cpu: Stats.cpu_percent, memory: Stats.memory_used}"
+
+- name: Processes with their owners
+  wharf.engine.container_info:
+    name: web
+    top: true
+    ps_args: -o pid,user,args
+    query: Top.Processes
 
 - name: Names of the containers of the shop that ended with an error
   wharf.engine.container_info:

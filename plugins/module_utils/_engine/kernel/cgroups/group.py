@@ -381,6 +381,12 @@ class Cgroup:
         found.update(v2.stats(self._read, self._controllers(2)))
         return found
 
+    def memory_stat(self) -> dict[str, int]:
+        """The lines of ``memory.stat``, whichever version it is of."""
+        from .files import keyed
+
+        return keyed(self._read("memory", "memory.stat"))
+
     def oom_kill_count(self) -> int:
         """How often the kernel killed in this cgroup for lack of memory, ever."""
         from .events import oom_kills
