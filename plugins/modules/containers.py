@@ -645,7 +645,22 @@ options:
         type: str
       userns_mode:
         description:
-          - V(host), which is what it has unless given. Anything else is refused until there are user namespaces.
+          - Whose user and group IDs its own are. V(host), those of the target, unless given.
+          - V(auto) reserves 65536 IDs of the target for it alone, V(auto:size=N) another number. Root in the container
+            is
+            nobody on the target then, with capabilities that count for the container's own things only. The image,
+            volumes
+            and binds show the IDs they have on the disk, and a new container may have another range. IDs are taken from
+            the lines of the user C(wharf) in C(/etc/subuid) and C(/etc/subgid), if there are such lines, and are free
+            again when the container is removed.
+          - V(keep-id) changes no ID. Root in the container is root as far as files are concerned, but its capabilities
+            count for the container's own things only.
+          - A bind or volume on a file system that cannot be mounted with other IDs is refused. Where image layers
+            cannot,
+            the image is copied for the container when it starts first.
+          - Cannot be combined with O(containers[].privileged), O(containers[].network_mode=host) and
+            O(containers[].pid_mode=host).
+          - Changing it replaces the container.
         type: str
       runtime:
         description:

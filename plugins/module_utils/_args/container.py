@@ -190,7 +190,7 @@ CONFIG: Table = {
     "ipc_mode": {"type": "str", "compare": "scalar", "change": "replace"},
     "pid_mode": {"type": "str", "compare": "scalar", "change": "replace"},
     "uts": {"type": "str", "compare": "scalar", "change": "replace"},
-    "userns_mode": {"type": "str", "compare": "ignore", "change": "ignore"},  # only host, which is the default
+    "userns_mode": {"type": "str", "compare": "scalar", "change": "replace"},
     "device_cgroup_rules": {
         "normal": "device_rule",
         "type": "list",

@@ -257,7 +257,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "kernel_memory": ("1m", "kernel memory"),
     "runtime": ("runc", "its own runtime"),
     "storage_opts": ({"size": "1g"}, "no quota"),
-    "userns_mode": ("auto", "not supported yet"),
+    "userns_mode": ("automatic", "is none of"),
     "volume_driver": ("nfs", "no driver"),
     "mac_address": ("01:00:00:00:00:01", "multicast"),
     "cgroup_parent": ("../../etc", "not the path of a cgroup"),

@@ -92,7 +92,7 @@ class Harness:
         self.tree = make_tree(self.layers)
         self.ids = []
 
-    def create(self, command, *, layers=None, run=None, netns=True, hostname="box", volumes=(), **asked):
+    def create(self, command, *, layers=None, run=None, netns=True, hostname="box", volumes=(), userns=None, **asked):
         cid = secrets.token_hex(32)
         self.ids.append(cid)
         directory = self.paths.container(cid)
@@ -100,6 +100,7 @@ class Harness:
         context = {
             "id": cid, "name": "test", "netns_path": None, "new_netns": netns, "hostname": hostname,
             "files_dir": directory + "/files", "volumes": list(volumes), "cgroup": "%s/%s" % (self.paths.cgroup, cid),
+            "userns": userns,
         }  # fmt: skip
         for name, text in (("hosts", "127.0.0.1\tlocalhost\n"), ("hostname", hostname + "\n"), ("resolv.conf", "")):
             with open("%s/files/%s" % (directory, name), "w") as stream:

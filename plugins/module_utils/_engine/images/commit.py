@@ -20,6 +20,7 @@ from . import diff
 
 if TYPE_CHECKING:
     from ..kernel.syscalls import Kernel
+    from ..storage.shifted import Owners
     from ..store.records import ImageRecord, LayerRef
     from ..store.state import Store
 
@@ -28,11 +29,12 @@ _EMPTY = "sha256:" + hashlib.sha256(bytes(1024)).hexdigest()
 
 class Container(NamedTuple):
     """What is to become a layer: ``layers`` of its image as ``(directory, form)``, its ``upper`` directory, and the
-    paths something is ``mounted`` on (absolute, as the container sees them)."""
+    paths something is ``mounted`` on (absolute, as the container sees them); ``owners`` of a user namespace."""
 
     layers: Sequence[tuple[str, str]]
     upper: str
     mounted: Sequence[str]
+    owners: Optional[Owners] = None
 
 
 class Wish(NamedTuple):
@@ -53,7 +55,8 @@ def opened(kernel: Kernel, container: Container) -> Iterator[tuple[int, diff.Wal
     try:
         upper = os.open(container.upper, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            yield upper, diff.Walk(kernel, upper, lower, _mounted(kernel, lower, container.mounted))
+            mounted = _mounted(kernel, lower, container.mounted)
+            yield upper, diff.Walk(kernel, upper, lower, mounted, container.owners)
         finally:
             os.close(upper)
     finally:
@@ -85,7 +88,7 @@ def diff_id(kernel: Kernel, container: Container) -> str:
     """Of the layer that a commit would make now. Writes nothing."""
     checksum = hashlib.sha256()
     with opened(kernel, container) as (upper, walk):
-        diff.write_layer(kernel, upper, iter(walk), checksum.update)
+        diff.write_layer(kernel, upper, iter(walk), checksum.update, container.owners)
     return "sha256:" + checksum.hexdigest()
 
 
@@ -147,7 +150,7 @@ def _layer(store: Store, kernel: Kernel, container: Container, base: ImageRecord
                     packed.write(data)
 
             with opened(kernel, container) as (upper, walk):
-                if not diff.write_layer(kernel, upper, iter(walk), write):
+                if not diff.write_layer(kernel, upper, iter(walk), write, container.owners):
                     return None, 0
             result = writer.finish()
         chain = configs.chain_ids([*(layer.diff_id for layer in base.layers), result.diff_id])[-1]

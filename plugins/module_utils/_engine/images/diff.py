@@ -14,11 +14,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..errors import IntegrityError, KernelError, Unsupported
 from ..kernel.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, Kernel
 from .tarwriter import HARD_LINK, TarWriter
+
+if TYPE_CHECKING:
+    from ..storage.shifted import Owners
 
 MODIFIED, ADDED, DELETED = 0, 1, 2  # Docker's numbers (GET /containers/x/changes)
 
@@ -58,13 +61,22 @@ class _Frame:
 class Walk:
     """``upper``: descriptor of the directory. ``lower``: of the image's root, or -1 for none. ``mounted``: paths
     (relative, no slash in front) on which something was mounted: what the engine made for that is not the container's.
+    ``owners``: from the ids in the upper to the image's, if the container has others.
 
     Iterating yields ``Change``s, a directory before what is in it, deletions before their siblings. Raises
     ``KernelError``.
     """
 
-    def __init__(self, kernel: Kernel, upper: int, lower: int = -1, mounted: frozenset[bytes] = frozenset()) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        upper: int,
+        lower: int = -1,
+        mounted: frozenset[bytes] = frozenset(),
+        owners: Optional[Owners] = None,
+    ) -> None:
         self._kernel = kernel
+        self._owners = owners
         self._upper = upper
         self._lower = lower
         self._mounted = mounted
@@ -118,7 +130,7 @@ class Walk:
     def _root(self) -> Optional[Change]:
         """The engine makes it root's, 0755, whatever the image says: only another state is the container's doing."""
         info = os.fstat(self._upper)
-        if self._lower < 0 or _owner(info) == (stat.S_IFDIR | 0o755, 0, 0):
+        if self._lower < 0 or self._mine(info) == (stat.S_IFDIR | 0o755, 0, 0):
             return None
         return Change(b".", MODIFIED, info)
 
@@ -170,10 +182,10 @@ class Walk:
         there = self._below(change.path)
         if there is None or change.info is None or not stat.S_ISDIR(there.st_mode):
             return False
-        return _owner(change.info) == _owner(there) and self._same_xattrs(change.path)
+        return self._mine(change.info) == _owner(there) and self._same_xattrs(change.path)
 
     def _same(self, parent: bytes, path: bytes, name: bytes, info: os.stat_result, there: os.stat_result) -> bool:
-        if _owner(info) != _owner(there) or info.st_mtime_ns != there.st_mtime_ns:
+        if self._mine(info) != _owner(there) or info.st_mtime_ns != there.st_mtime_ns:
             return False
         if stat.S_ISREG(info.st_mode):
             if info.st_nlink > 1 or info.st_size != there.st_size:  # copying up gives each name a file of its own
@@ -187,8 +199,16 @@ class Walk:
         with _Directory(self._kernel, root, parent) as fd:
             return os.readlink(name, dir_fd=fd)
 
+    def _mine(self, info: os.stat_result) -> tuple[int, int, int]:
+        """Of something in the upper, with the image's ids."""
+        if self._owners is None:
+            return _owner(info)
+        return (info.st_mode, *self._owners.inside(info.st_uid, info.st_gid))
+
     def _same_xattrs(self, path: bytes) -> bool:
-        return read_xattrs(self._kernel, self._upper, path) == read_xattrs(self._kernel, self._lower, path)
+        return read_xattrs(self._kernel, self._upper, path, self._owners) == read_xattrs(
+            self._kernel, self._lower, path
+        )
 
     def _same_content(self, path: bytes) -> bool:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -240,34 +260,46 @@ def _attribute(parent: int, name: bytes, key: str) -> Optional[bytes]:
         return None
 
 
-def read_xattrs(kernel: Kernel, root: int, path: bytes) -> dict[bytes, bytes]:
+def read_xattrs(kernel: Kernel, root: int, path: bytes, owners: Optional[Owners] = None) -> dict[bytes, bytes]:
     """Of the entry itself (no symlink is followed), without what is not for a layer."""
     head, _slash, name = path.rpartition(b"/")
     with _Directory(kernel, root, head) as parent:
         where = b"/proc/self/fd/%d/%s" % (parent, name or b".")
         keys = [key for key in os.listxattr(where, follow_symlinks=False) if not key.startswith(_DROPPED)]
-        return {os.fsencode(key): os.getxattr(where, key, follow_symlinks=False) for key in keys}
+        found = {os.fsencode(key): os.getxattr(where, key, follow_symlinks=False) for key in keys}
+    if owners is not None and b"security.capability" in found:
+        found[b"security.capability"] = owners.capability(found[b"security.capability"], inward=True)
+    return found
 
 
 # -- as an archive -----------------------------------------------------------------------------------------------
 
 
-def write_layer(kernel: Kernel, upper: int, changes: Iterator[Change], write: Callable[[bytes], Any]) -> int:
+def write_layer(
+    kernel: Kernel,
+    upper: int,
+    changes: Iterator[Change],
+    write: Callable[[bytes], Any],
+    owners: Optional[Owners] = None,
+) -> int:
     """The changes as an OCI layer (whiteouts as ``.wh.`` files) to ``write``; returns their number. Raises
     ``IntegrityError`` when a file changes its size while it is read, ``Unsupported`` for names that only look like
     whiteouts."""
-    return _Layer(kernel, upper, write).run(changes, layer=True)
+    return _Layer(kernel, upper, write, owners).run(changes, layer=True)
 
 
-def write_tree(kernel: Kernel, root: int, write: Callable[[bytes], Any]) -> int:
+def write_tree(kernel: Kernel, root: int, write: Callable[[bytes], Any], owners: Optional[Owners] = None) -> int:
     """Everything below the directory ``root`` as a plain archive (``docker export``)."""
-    return _Layer(kernel, root, write).run(iter(Walk(kernel, root)), layer=False)
+    return _Layer(kernel, root, write, owners).run(iter(Walk(kernel, root, owners=owners)), layer=False)
 
 
 class _Layer:
-    def __init__(self, kernel: Kernel, root: int, write: Callable[[bytes], Any]) -> None:
+    def __init__(
+        self, kernel: Kernel, root: int, write: Callable[[bytes], Any], owners: Optional[Owners] = None
+    ) -> None:
         self._kernel = kernel
         self._root = root
+        self._owners = owners
         self._tar = TarWriter(write)
         self._links: dict[tuple[int, int], bytes] = {}
 
@@ -295,15 +327,18 @@ class _Layer:
             self._tar.add(head + slash + b".wh." + name, mode=0)
             return
         info, kind = change.info, stat.S_IFMT(change.info.st_mode)
+        uid, gid = info.st_uid, info.st_gid
+        if self._owners is not None:
+            uid, gid = self._owners.inside(uid, gid)
         fields: dict[str, Any] = {
-            "mode": stat.S_IMODE(info.st_mode), "uid": info.st_uid, "gid": info.st_gid, "mtime_ns": info.st_mtime_ns,
+            "mode": stat.S_IMODE(info.st_mode), "uid": uid, "gid": gid, "mtime_ns": info.st_mtime_ns,
         }  # fmt: skip
         if kind != stat.S_IFDIR and info.st_nlink > 1:
             first = self._links.setdefault((info.st_dev, info.st_ino), change.path)
             if first != change.path:
                 self._tar.add(change.path, HARD_LINK, link=first, **fields)
                 return
-        fields["xattrs"] = read_xattrs(self._kernel, self._root, change.path)
+        fields["xattrs"] = read_xattrs(self._kernel, self._root, change.path, self._owners)
         if kind == stat.S_IFREG:
             self._tar.add(change.path, size=info.st_size, **fields)
             self._content(change.path, info.st_size)

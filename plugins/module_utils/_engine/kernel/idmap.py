@@ -1,14 +1,14 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Identity mappings: a user namespace made only to be named by descriptor (for idmapped mounts)."""
+"""Identity mappings: user namespaces named by descriptor only, and other namespaces that belong to them."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Optional, TypeVar
 
 from ..errors import KernelError, UsageError
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _CLONE_NEWUSER = 0x10000000
 _LIMIT = 1 << 32
+_PR_SET_PDEATHSIG = 1
+_FILES = ((0x40000000, "net"), (0x08000000, "ipc"), (0x04000000, "uts"))  # CLONE_NEWNET, CLONE_NEWIPC, CLONE_NEWUTS
 
 
 class Range(NamedTuple):
@@ -39,6 +41,24 @@ def check(ranges: Sequence[Range], option: str = "idmap") -> None:
             if first <= end:
                 raise UsageError("%s: ranges overlap at %d (%s)" % (option, first, side), path=option)
             end = first + size - 1
+
+
+def outward(ranges: Sequence[Range], number: int) -> Optional[int]:
+    """What the id ``number`` inside is outside; None when it has no mapping."""
+    for entry in ranges:
+        if entry.inside <= number < entry.inside + entry.size:
+            return entry.outside + number - entry.inside
+    return None
+
+
+def inward(ranges: Sequence[Range], number: int) -> Optional[int]:
+    """What the id ``number`` outside is inside; None when it has no mapping."""
+    return outward([Range(entry.outside, entry.inside, entry.size) for entry in ranges], number)
+
+
+def from_oci(entries: Sequence[Mapping[str, Any]]) -> tuple[Range, ...]:
+    """``linux.uidMappings`` and its like."""
+    return tuple(Range(entry["containerID"], entry["hostID"], entry["size"]) for entry in entries)
 
 
 def text(ranges: Sequence[Range]) -> str:
@@ -74,22 +94,87 @@ def userns_fd(kernel: Kernel, uids: Sequence[Range], gids: Sequence[Range]) -> i
     """Descriptor of a user namespace with these maps and no process in it. The caller closes it."""
     check(uids, "uid_map")
     check(gids, "gid_map")
-    try:
-        pid, pidfd = kernel.clone3(_CLONE_NEWUSER)
-    except OSError as error:
-        raise KernelError.wrap(error, "Cannot create a user namespace", step="userns", hint=_HINT) from error
-    if pid == 0:
-        try:
-            while True:
-                signal.pause()
-        finally:
-            os._exit(0)
-    try:
+
+    def take(pid: int) -> int:
         write_maps(pid, uids, gids)
         return os.open("/proc/%d/ns/user" % pid, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise KernelError.wrap(error, "Cannot open the user namespace", step="userns") from error
+
+    return _with_holder(kernel, _CLONE_NEWUSER, -1, take)
+
+
+def namespaces(kernel: Kernel, owner: int, flags: int) -> dict[str, int]:
+    """New namespaces that belong to the user namespace ``owner`` (a descriptor): ``{"ipc": descriptor, ...}`` for the
+    ``CLONE_NEW*`` flags of ``_FILES``, without a process in them. The caller closes them."""
+
+    def take(pid: int) -> dict[str, int]:
+        found: dict[str, int] = {}
+        try:
+            for flag, name in _FILES:
+                if flags & flag:
+                    found[name] = os.open("/proc/%d/ns/%s" % (pid, name), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            for fd in found.values():
+                os.close(fd)
+            raise
+        return found
+
+    return _with_holder(kernel, flags, owner, take)
+
+
+_Taken = TypeVar("_Taken")
+
+
+def _with_holder(kernel: Kernel, flags: int, owner: int, take: Callable[[int], _Taken]) -> _Taken:
+    """``take(pid)`` of a process that lives as long as that takes, in new namespaces. It is in ``owner`` first, if that
+    is not -1: whoever makes a namespace, their user namespace owns it (clone(2) alone cannot do both)."""
+    ready, tell = os.pipe()
+    try:
+        try:
+            pid, pidfd = kernel.clone3(0 if owner >= 0 else flags)
+        except OSError as error:
+            raise KernelError.wrap(error, "Cannot create a user namespace", step="userns", hint=_HINT) from error
+        if pid == 0:
+            _hold(kernel, flags, owner, tell)
+        os.close(tell)
+        tell = -1
+        try:
+            said = os.read(ready, 16)
+            if said != b"0":
+                number = int(said or b"3")
+                refused = OSError(number, os.strerror(number))
+                raise KernelError.wrap(refused, "Cannot create namespaces", step="userns", hint=_HINT)
+            return take(pid)
+        except OSError as error:
+            raise KernelError.wrap(error, "Cannot open the user namespace", step="userns") from error
+        finally:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+            os.close(pidfd)
     finally:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-        os.close(pidfd)
+        os.close(ready)
+        if tell >= 0:
+            os.close(tell)
+
+
+def _hold(kernel: Kernel, flags: int, owner: int, tell: int) -> NoReturn:
+    """The holder's whole life; it goes with its parent."""
+    try:
+        kernel.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if owner >= 0:
+            kernel.setns(owner, _CLONE_NEWUSER)
+            kernel.unshare(flags)
+        os.write(tell, b"0")
+        while True:
+            signal.pause()
+    except OSError as error:
+        os.write(tell, b"%d" % (error.errno or 5))
+    finally:
+        os._exit(0)
+
+
+def owner_fd(namespace: int) -> int:
+    """The user namespace that owns the namespace ``namespace`` (ioctl_ns(2) NS_GET_USERNS, Linux 4.9). Raises
+    ``OSError``."""
+    import fcntl
+
+    return fcntl.ioctl(namespace, 0xB701)

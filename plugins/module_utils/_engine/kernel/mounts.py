@@ -64,7 +64,8 @@ _PROPAGATION = {
     "private": MS_PRIVATE, "rprivate": MS_PRIVATE, "slave": MS_SLAVE, "rslave": MS_SLAVE, "shared": MS_SHARED,
     "rshared": MS_SHARED, "unbindable": MS_UNBINDABLE, "runbindable": MS_UNBINDABLE,
 }  # fmt: skip
-_IGNORED = {"defaults", "async", "nomand", "noiversion", "loud", "copy", "nocopy", "z", "Z"}
+# "idmap" and "ridmap" are for whoever has the user namespace, see ``rootfs``.
+_IGNORED = {"defaults", "async", "nomand", "noiversion", "loud", "copy", "nocopy", "z", "Z", "idmap", "ridmap"}
 
 
 def parse_options(words: Iterable[str]) -> Options:
@@ -93,10 +94,11 @@ def parse_options(words: Iterable[str]) -> Options:
 # -- destinations --------------------------------------------------------------------------------------------------
 
 
-def mkdir_in_root(kernel: Kernel, rootfd: int, path: str, mode: int = 0o755, uid: int = 0, gid: int = 0) -> int:
+def mkdir_in_root(kernel: Kernel, rootfd: int, path: str, mode: int = 0o755, uid: int = -1, gid: int = -1) -> int:
     """An O_PATH descriptor of the directory ``path`` below ``rootfd``, whose missing parts are created.
 
-    Links are followed inside the root, dangling ones too (their target is created there, as Docker does).
+    Links are followed inside the root, dangling ones too (their target is created there, as Docker does). ``uid`` and
+    ``gid`` of what is made, -1: whoever makes it.
     Raises ``KernelError``: ENOTDIR when a part is a file, ELOOP.
     """
     try:
@@ -106,7 +108,7 @@ def mkdir_in_root(kernel: Kernel, rootfd: int, path: str, mode: int = 0o755, uid
         raise KernelError.wrap(error, "Cannot create the directory %s in the container" % path, step="mkdir") from error
 
 
-def create_in_root(kernel: Kernel, rootfd: int, path: str, mode: int = 0o755, uid: int = 0, gid: int = 0) -> int:
+def create_in_root(kernel: Kernel, rootfd: int, path: str, mode: int = 0o755, uid: int = -1, gid: int = -1) -> int:
     """An O_PATH descriptor of the file ``path`` below ``rootfd``; an empty one is created when it is missing.
 
     Raises ``KernelError``; EISDIR when it is a directory.

@@ -43,6 +43,7 @@ CLONE_PIDFD, CLONE_PARENT, CLONE_INTO_CGROUP = 0x1000, 0x8000, 0x200000000
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME = 1, 4, 8, 15
 PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 23, 24, 36, 38
+PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 4
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 47, 2, 4
 
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_SET_FD, _FSCONFIG_CMD_CREATE = 0, 1, 5, 6
@@ -281,7 +282,7 @@ class Kernel:
         try:
             self.syscall("mount_setattr", mount_fd, b"", flags, attr, len(attr), what=what)
         except OSError as error:
-            if error.errno != 38:
+            if error.errno != 38 or attr_set & MOUNT_ATTR_IDMAP:
                 raise
             from . import old_mounts
 
@@ -328,6 +329,14 @@ class Kernel:
     def prctl(self, option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
         longs = [ctypes.c_ulong(a) for a in (arg2, arg3, arg4, arg5)]
         return self._call("prctl", ctypes.c_int(option), *longs)
+
+    def set_fs_ids(self, uid: int, gid: int) -> None:
+        """Who files are made as (setfsuid(2), which tells no error: the second call shows what the first one did)."""
+        for name, number in (("setfsgid", gid), ("setfsuid", uid)):
+            call = getattr(self._libc, name)
+            call(ctypes.c_uint(number))
+            if call(ctypes.c_uint(number)) & 0xFFFFFFFF != number:
+                raise OSError(1, os.strerror(1), name)
 
     def capset(self, effective: int, permitted: int, inheritable: int) -> None:
         header = struct.pack("=Ii", _CAP_VERSION_3, 0)

@@ -11,7 +11,7 @@ left behind, and is used again.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import KernelError
 
@@ -69,8 +69,9 @@ def is_namespace(path: str) -> bool:
         return False
 
 
-def create(kernel: Kernel, paths: Paths, container_id: str) -> str:
-    """Make the namespace unless it is there; returns its path. Callers hold the container's lock."""
+def create(kernel: Kernel, paths: Paths, container_id: str, ids: Optional[tuple[int, int]] = None) -> str:
+    """Make the namespace unless it is there; returns its path. Callers hold the container's lock. ``ids``: (first,
+    size) of the host's ids of a new user namespace that shall own it."""
     path = paths.container_netns(container_id)
     if is_namespace(path):
         return path
@@ -78,7 +79,7 @@ def create(kernel: Kernel, paths: Paths, container_id: str) -> str:
         _file(path)
         pid = process_of(paths, container_id)
         if not (pid and _adopt(kernel, path, pid)):
-            _mount_new(kernel, path)
+            _mount_new(kernel, path, ids)
     except OSError as error:
         raise KernelError.wrap(
             error, "Cannot make the network namespace of container %s" % container_id[:12], step="create_netns"
@@ -96,16 +97,20 @@ def _file(path: str) -> None:
     os.close(fd)
 
 
-def _mount_new(kernel: Kernel, path: str) -> None:
+def _mount_new(kernel: Kernel, path: str, ids: Optional[tuple[int, int]]) -> None:
     """This thread makes a namespace, configures it, names it, and returns home: no fork (about 1 ms for a process of
     our size, and not safe in one with threads)."""
     from ..kernel.netlink import Netlink
     from ..kernel.netns import inside
 
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    made = -1 if ids is None else _owned(kernel, ids)
     try:
         with inside(home):  # brings us home again whatever happens after unshare
-            kernel.unshare(_CLONE_NEWNET)
+            if made < 0:
+                kernel.unshare(_CLONE_NEWNET)
+            else:
+                kernel.setns(made, _CLONE_NEWNET)
             with Netlink() as netlink:
                 netlink.set_link(1, up=True)  # lo
             for name, value in _SYSCTLS:
@@ -113,6 +118,20 @@ def _mount_new(kernel: Kernel, path: str) -> None:
             kernel.mount("/proc/thread-self/ns/net", path, None, _MS_BIND)
     finally:
         os.close(home)
+        if made >= 0:
+            os.close(made)
+
+
+def _owned(kernel: Kernel, ids: tuple[int, int]) -> int:
+    """A network namespace over which only root of a new user namespace has power. It keeps that alive."""
+    from ..kernel import idmap
+
+    ranges = [idmap.Range(0, *ids)]
+    owner = idmap.userns_fd(kernel, ranges, ranges)
+    try:
+        return idmap.namespaces(kernel, owner, _CLONE_NEWNET)["net"]
+    finally:
+        os.close(owner)
 
 
 def _adopt(kernel: Kernel, path: str, pid: int) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..reconcile.plan import Operation, Plan
 from . import container_files as files
+from .container_userns import owners
 from .task import Task
 
 
@@ -21,7 +22,9 @@ def run(task: Task) -> dict[str, Any]:
     exportfile.check_target(path, "tar archive")
     root = files.merged(task, record, image)
     try:
-        produce: exportfile.Produce = lambda write: diff.write_tree(task.kernel, root, write)  # noqa: E731
+        produce: exportfile.Produce = lambda write: diff.write_tree(  # noqa: E731
+            task.kernel, root, write, owners(record)
+        )
         exists = os.path.lexists(path)
         plan = Plan()
         plan.before = {"path": path, "present": exists}

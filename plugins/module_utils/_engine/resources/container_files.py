@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFound
 from . import container_make as make
+from .container_userns import owners
 from .task import Task
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def described(task: Task, record: ContainerRecord, image: ImageRecord) -> Contai
     from ..images.commit import Container
 
     directory = task.paths.container(record.id)
-    return Container(make.layer_paths(task, image), directory + "/upper", _mounted(record, directory))
+    layers = make.layer_paths(task, image)
+    return Container(layers, directory + "/upper", _mounted(record, directory), owners(record))
 
 
 def _mounted(record: ContainerRecord, directory: str) -> list[str]:

@@ -123,7 +123,7 @@ def _host_config(task: Task, record: ContainerRecord) -> dict[str, Any]:
         "Sysctls": spec.get("sysctls"),
         "Tmpfs": {m["target"]: "" for m in spec.get("mounts", []) if m["type"] == "tmpfs"} or None,
         "UTSMode": spec.get("uts", ""),
-        "UsernsMode": "",
+        "UsernsMode": spec.get("userns_mode", ""),
         "ShmSize": spec.get("shm_size", 64 << 20),
         "CpuShares": spec.get("cpu_shares", 0),
         "Memory": memory,

@@ -43,6 +43,8 @@ def create(
     store = task.store
     container_id = os.urandom(32).hex()
     mounts, anonymous = resolve_mounts(task, spec, image, inherit)
+    if spec.get("userns_mode"):
+        from .container_userns import reserve
     record = ContainerRecord(
         id=container_id,
         name=name,
@@ -61,6 +63,8 @@ def create(
     for network in spec.get("networks", []):
         task.network.find(network["name"])  # makes the default network, outside of the transaction
     with store.transaction():
+        if spec.get("userns_mode"):
+            record = record._replace(resolved={**record.resolved, **reserve(task, spec)})
         store.containers.create(record, need_image=True)
         if lease and spec.get("networks"):
             task.network.plan_endpoints(container_id, spec["networks"])
@@ -219,7 +223,7 @@ def write_files(task: Task, record: ContainerRecord) -> None:
     hostname = container_hostname(task, record)
     if not owns_network(spec):
         _write_etc(task, record, hostname, directory + "/files")
-    context = {
+    context: dict[str, Any] = {
         "id": record.id,
         "name": record.name,
         "netns_path": netns_path(task, record),
@@ -228,6 +232,10 @@ def write_files(task: Task, record: ContainerRecord) -> None:
         "cgroup": cgroup_path(task, record),
         "volumes": [host_mount(task, mount) for mount in record.resolved["mounts"] if mount["type"] != "tmpfs"],
     }
+    if record.resolved.get("userns"):
+        from .container_userns import context as userns_context
+
+        context["userns"] = userns_context(task, record)
     if spec.get("timezone"):
         _write_zone(directory + "/files/localtime", spec["timezone"])
     config = oci.generate(spec, image_config(image), context)

@@ -84,9 +84,14 @@ def remount(task: Task, record: ContainerRecord, add: Sequence[Mount], remove: S
     from ..runtime import spec as oci
 
     pid = state(task, record)["pid"]
+    words: list[str] = []
+    if record.resolved.get("userns"):
+        from .container_userns import context
+
+        words = oci.id_words(context(task, record))
     task.runtime.remount(
         record.id,
-        [oci.mount(make.host_mount(task, mount)) for mount in add],
+        [oci.mount(make.host_mount(task, mount), words) for mount in add],
         [_identity(task, pid, mount) for mount in sorted(remove, key=lambda mount: -mount["target"].count("/"))],
     )
 

@@ -173,6 +173,12 @@ def _cgroupns(spec: Spec, _task: Task) -> None:
         del spec["cgroupns_mode"]
 
 
+def _userns(spec: Spec, _task: Task) -> None:
+    from .container_userns import check as check_userns
+
+    check_userns(spec)
+
+
 def shared_with(spec: Spec) -> list[tuple[str, str]]:
     """``[(option, container)]``: whom this one needs running."""
     modes = [(option, spec.get(option) or "") for option in ("network_mode", "ipc_mode", "pid_mode")]
@@ -297,7 +303,7 @@ _CHECKS: dict[str, Callable[[Spec, Task], None]] = {
     ),
     "runtime": _refuse("runtime", "cannot be chosen: the engine is its own runtime"),
     "storage_opts": _refuse("storage_opts", "are not supported: the root file system has no quota of its own yet"),
-    "userns_mode": _refuse("userns_mode", "is not supported yet; host is what a container has", allowed=("host",)),
+    "userns_mode": _userns,
     "volume_driver": _refuse("volume_driver", "is no driver of this engine; there is local", allowed=("local",)),
     "mac_address": _folded("mac_address"),
     "default_host_ip": _folded("default_host_ip"),

@@ -169,9 +169,19 @@ class Runtime:
         if fd is None:
             raise Conflict("Container %s is not running" % container[:12], step="remount", subject=container)
         try:
-            remount.change(self.kernel or Kernel(), fd, add, remove)
+            remount.change(self.kernel or Kernel(), fd, add, remove, self._mapped(container, state["pid"]))
         finally:
             os.close(fd)
+
+    def _mapped(self, container: str, pid: int) -> Any:
+        """``userns.Mapped`` of a running container; its descriptor lives as long as this process or its reader."""
+        from . import parent, userns
+
+        config = parent.load_json(self.paths.container(container) + "/config.json")
+        if not userns.wanted(config):
+            return None
+        fd = os.open("/proc/%d/ns/user" % pid, os.O_RDONLY | os.O_CLOEXEC)
+        return userns.Mapped(fd, *userns.maps(config))
 
     def wait(self, container: str, condition: str = "exited", timeout: Optional[float] = None) -> dict[str, Any]:
         """Wait until it is "exited", "healthy" or "running". Returns the state.

@@ -31,7 +31,7 @@ from ..kernel.syscalls import (
     PR_SET_DUMPABLE,
     Kernel,
 )
-from . import finalize, init, parent, users, wire
+from . import finalize, init, parent, userns, users, wire
 from .execspec import ExecSpec
 
 __all__ = ["ExecSpec", "Started", "Target", "set_window", "spawn"]
@@ -113,12 +113,17 @@ class _Exec:
         self.interpreter = interpreter
         self.leaf, self.joined, self.profile = place
         self.process = target.config["process"]
+        self.mapped: Optional[userns.Mapped] = None
+        if userns.wanted(target.config):
+            self.mapped = userns.Mapped(target.pidfd, *userns.maps(target.config))
         self.step = "exec"
 
     def run(self) -> NoReturn:
         self.prepare()
         identity = self.join()
-        self.connect_stdio(identity)
+        self.connect_stdio(self.mapped.identity(identity) if self.mapped else identity)
+        self.step = "userns"
+        userns.enter(self.kernel, self.mapped, renew=False)
         self.become(identity)
 
     def prepare(self) -> None:
@@ -143,7 +148,8 @@ class _Exec:
     def join(self) -> users.Identity:
         self.step = "join_namespaces"
         self.kernel.setns(self.target.pidfd, _OTHERS)
-        os.close(self.target.pidfd)
+        if self.mapped is None:
+            os.close(self.target.pidfd)
         self.step = "resolve_user"
         wanted = self.spec.user
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -169,6 +175,7 @@ class _Exec:
 
     def _terminal(self, identity: users.Identity) -> None:
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        userns.make_files_as_root_inside(self.kernel, self.mapped)
         try:
             master = init.open_terminal(self.kernel, root)
         finally:

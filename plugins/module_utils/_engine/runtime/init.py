@@ -32,7 +32,7 @@ from ..kernel.syscalls import (
     PR_SET_DUMPABLE,
     Kernel,
 )
-from . import finalize, reaper, rootfs, secrets, users, wire
+from . import finalize, reaper, rootfs, secrets, userns, users, wire
 
 FLAGS = {
     "mount": CLONE_NEWNS, "cgroup": CLONE_NEWCGROUP, "uts": CLONE_NEWUTS, "ipc": CLONE_NEWIPC, "pid": CLONE_NEWPID,
@@ -60,6 +60,7 @@ class Plan(NamedTuple):
     joined: bool  # clone3 has put us into the unified hierarchy
     secrets: tuple[secrets.Secret, ...] = ()
     apparmor: str = ""  # the profile; it is loaded
+    mapped: Optional[userns.Mapped] = None  # the user namespace; None: the host's
 
 
 class Init:
@@ -106,6 +107,8 @@ class Init:
         self.step = "join_namespaces"
         unshare = 0
         for namespace in self.config["linux"]["namespaces"]:
+            if namespace["type"] == "user":  # once nothing of the host needs doing any more: leave_host
+                continue
             flag = FLAGS[namespace["type"]]
             if "path" not in namespace:
                 unshare |= flag & (CLONE_NEWNS | CLONE_NEWCGROUP)
@@ -127,16 +130,19 @@ class Init:
         self.step = "unshare"
         # The cgroup namespace only now, from inside our cgroup: that becomes its root.
         self.kernel.unshare(unshare)
-        if any(n["type"] == "network" and "path" not in n for n in self.config["linux"]["namespaces"]):
+        networks = [n for n in self.config["linux"]["namespaces"] if n["type"] == "network"]
+        if any("path" not in n or n.get("fresh") for n in networks):
             _loopback_up()
 
     def build_tree(self) -> None:
         self.step = "mounts"
         kernel, root, linux = self.kernel, self.plan.root_mount, self.config["linux"]
-        sources = rootfs.open_sources(kernel, self.config["mounts"])
+        mapped = self.plan.mapped
+        sources = rootfs.open_sources(kernel, self.config["mounts"], mapped)
         rootfs.isolate(kernel)
         rootfs.enter(kernel, root)
-        rootfs.populate(kernel, root, self.config, sources, self.plan.hierarchies)
+        userns.make_files_as_root_inside(kernel, mapped)
+        rootfs.populate(kernel, root, self.config, sources, self.plan.hierarchies, mapped)
         if self.process.get("terminal"):
             self.step = "terminal"
             self.terminal = open_terminal(kernel, root)
@@ -155,7 +161,7 @@ class Init:
         try:
             for key, value in sysctls.items():
                 try:
-                    procfs.write_at(proc, "sys/" + key.replace(".", "/"), value)
+                    self._write_sysctl(proc, "sys/" + key.replace(".", "/"), value)
                 except FileNotFoundError as error:
                     if key in _OPTIONAL_SYSCTLS:
                         continue
@@ -165,6 +171,15 @@ class Init:
                     raise KernelError.wrap(error, sentence, step="sysctls") from error
         finally:
             os.close(proc)
+
+    def _write_sysctl(self, proc: int, path: str, value: str) -> None:
+        try:
+            procfs.write_at(proc, path, value)
+        except PermissionError:
+            if self.plan.mapped is None:
+                raise
+            with userns.acting_as_root_inside(self.kernel, self.plan.mapped):
+                procfs.write_at(proc, path, value)
 
     def prepare_user(self) -> users.Identity:
         """While the root is still writable: the user, and the working directory (0755 root, as Docker makes it)."""
@@ -176,7 +191,7 @@ class Init:
         if self.process["cwd"] != "/":
             os.close(mounts.mkdir_in_root(self.kernel, root, self.process["cwd"]))
         self.step = "secrets"
-        secrets.place(self.kernel, root, self.plan.secrets, identity)
+        secrets.place(self.kernel, root, self.plan.secrets, identity, self.plan.mapped)
         rootfs.finish(self.kernel, root, bool(self.config["root"].get("readonly")))
         return identity
 
@@ -193,7 +208,9 @@ class Init:
 
     def become_container(self, identity: users.Identity) -> NoReturn:
         self.step = "stdio"
-        self._connect_stdio(identity)
+        self._connect_stdio(self.plan.mapped.identity(identity) if self.plan.mapped else identity)
+        self.step = "userns"
+        userns.enter(self.kernel, self.plan.mapped)
         self.step = "chdir"
         entered = finalize.enter_directory(self.process["cwd"])
         self.step = "ready"

@@ -32,7 +32,7 @@ from ..kernel.cgroups import Cgroup, Layout
 from ..kernel.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS, CLONE_PARENT, Kernel
 from ..paths import Paths
 from ..storage import overlay
-from . import finalize, init, secrets, sharing, wire
+from . import finalize, init, secrets, sharing, userns, wire
 from .kept import Kept
 
 # What can be asked of clone3: the mount and cgroup namespaces come later, from inside (see init.join_namespaces).
@@ -128,6 +128,7 @@ def _help(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, monito
 def _make(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle) -> tuple[int, int, socket.socket]:
     """``(pid, pidfd, sync socket)`` of the new child, a sibling of this process."""
     config = sharing.resolve(kernel, _paths(bundle), bundle.config or load_json(bundle.directory + "/config.json"))
+    config, mapped = userns.prepare(kernel, config)
     cgroup.remove()  # of an earlier run, with whatever still runs in it
     cgroup.create()
     resources = config["linux"].get("resources") or {}
@@ -135,7 +136,7 @@ def _make(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle) -> tup
     rules = resources.get("devices")
     if rules:
         devices.apply(kernel, cgroup, devices.from_oci(rules), bundle.kept.devices)
-    return _clone(kernel, cgroup, _plan(kernel, layout, cgroup, bundle, config))
+    return _clone(kernel, cgroup, _plan(kernel, layout, cgroup, bundle, config, mapped))
 
 
 def load_json(path: str) -> dict[str, Any]:
@@ -155,7 +156,14 @@ def as_start_error(error: WharfError) -> StartError:
     return StartError(error.msg, step=error.step, path=error.path, errno=error.errno, hint=error.hint, details=details)
 
 
-def _plan(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, config: Mapping[str, Any]) -> init.Plan:
+def _plan(
+    kernel: Kernel,
+    layout: Layout,
+    cgroup: Cgroup,
+    bundle: Bundle,
+    config: Mapping[str, Any],
+    mapped: Optional[userns.Mapped],
+) -> init.Plan:
     run = bundle.run
     layers = [(layer["path"], layer["form"]) for layer in run["layers"]]
     for directory in (run.get("upper"), run.get("work")):
@@ -165,7 +173,7 @@ def _plan(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, config
         config=config,
         user=run.get("uid_user") or "",
         groups=tuple(run.get("groups") or ()),
-        root_mount=overlay.mount_rootfs(kernel, layers, run.get("upper"), run.get("work"), cache=bundle.kept.layers),
+        root_mount=_root_mount(kernel, bundle, layers, mapped),
         hierarchies=tuple(layout.view()),
         program=bundle.kept.program(kernel, config),
         stdio=bundle.stdio,
@@ -175,7 +183,21 @@ def _plan(kernel: Kernel, layout: Layout, cgroup: Cgroup, bundle: Bundle, config
         joined=False,
         secrets=secrets.load(bundle.directory, (config.get("wharf") or {}).get("secrets") or ()),
         apparmor=apparmor.choose(config["process"]),
+        mapped=mapped,
     )
+
+
+def _root_mount(kernel: Kernel, bundle: Bundle, layers: list[tuple[str, str]], mapped: Optional[userns.Mapped]) -> int:
+    upper, work = bundle.run.get("upper"), bundle.run.get("work")
+    if mapped is None:
+        return overlay.mount_rootfs(kernel, layers, upper, work, cache=bundle.kept.layers)
+    from ..storage import shifted
+
+    if upper and os.stat(upper).st_uid == 0:
+        os.chown(upper, *mapped.owner(0, 0))
+    place = bundle.directory + "/" + shifted.NAME
+    owners, how = shifted.Owners(mapped.uids, mapped.gids), bundle.run.get("shift", "")
+    return shifted.mount_rootfs(kernel, layers, upper, work, place, mapped.fd, owners, bundle.kept.layers, how)
 
 
 def _paths(bundle: Bundle) -> Paths:

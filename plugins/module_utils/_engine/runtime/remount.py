@@ -15,27 +15,31 @@ import json
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Optional
 
 from ..errors import Conflict, KernelError
 from ..kernel.syscalls import CLONE_NEWNS, MNT_DETACH, PR_SET_DUMPABLE, Kernel
-from . import rootfs, wire
+from . import rootfs, userns, wire
 
 _UMOUNT_NOFOLLOW = 8
 
 
 def change(
-    kernel: Kernel, pidfd: int, add: Sequence[Mapping[str, Any]], remove: Sequence[Mapping[str, Any]] = ()
+    kernel: Kernel,
+    pidfd: int,
+    add: Sequence[Mapping[str, Any]],
+    remove: Sequence[Mapping[str, Any]] = (),
+    mapped: Optional[userns.Mapped] = None,
 ) -> None:
     """``add``: OCI mounts; ``remove``: ``{"destination", "device", "inode"}`` of what is to go (inode None: the
-    root of that file system). Removals come first. Raises ``KernelError``, ``Conflict``; what was done before the
-    failure stays."""
-    sources = rootfs.open_sources(kernel, add)
+    root of that file system). Removals come first. ``mapped``: the container's user namespace. Raises
+    ``KernelError``, ``Conflict``; what was done before the failure stays."""
+    sources = rootfs.open_sources(kernel, add, mapped)
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(read)
-        _child(kernel, pidfd, add, remove, sources, write)
+        _child(kernel, pidfd, (add, remove, mapped), sources, write)
     os.close(write)
     try:
         for source in sources.values():
@@ -53,12 +57,12 @@ def change(
 def _child(
     kernel: Kernel,
     pidfd: int,
-    add: Sequence[Mapping[str, Any]],
-    remove: Sequence[Mapping[str, Any]],
+    wanted: tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]], Optional[userns.Mapped]],
     sources: Mapping[str, rootfs.Source],
     write: int,
 ) -> NoReturn:
     code = 1
+    add, remove, mapped = wanted
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
         kernel.prctl(PR_SET_DUMPABLE, 0)
@@ -67,8 +71,9 @@ def _child(
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for mount in remove:
             _unmount(kernel, root, mount)
+        userns.make_files_as_root_inside(kernel, mapped)
         for mount in add:
-            rootfs.attach(kernel, root, mount, sources.get(mount["destination"]))
+            rootfs.attach(kernel, root, mount, sources.get(mount["destination"]), mapped)
         code = 0
     except BaseException as error:  # nothing may unwind into the task's frames
         os.write(write, json.dumps(wire.error_to_dict(error, "remount")).encode())

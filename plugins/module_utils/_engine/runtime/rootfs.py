@@ -30,6 +30,7 @@ from ..kernel.syscalls import (
     MS_SLAVE,
     Kernel,
 )
+from .userns import Mapped
 
 # (name, major, minor)
 DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
@@ -40,6 +41,8 @@ LINKS = (
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 )
+_MADE_AS_ROOT = {"devpts": (".", "ptmx"), "mqueue": (".",)}  # by the kernel, as the host's
+_NO_IDMAP = (22, 1, 38, 95)  # EINVAL, EPERM (mapped already), ENOSYS, EOPNOTSUPP
 # A mount of ours that an image redirects with a link would hide something else, or leave /proc a plain directory.
 _ORDINARY = ("/proc", "/sys", "/dev")
 
@@ -51,7 +54,9 @@ class Source(NamedTuple):
     directory: bool
 
 
-def open_sources(kernel: Kernel, wanted: Sequence[Mapping[str, Any]]) -> dict[str, Source]:
+def open_sources(
+    kernel: Kernel, wanted: Sequence[Mapping[str, Any]], mapped: Optional[Mapped] = None
+) -> dict[str, Source]:
     """Detached clones of all bind sources, by destination. Before ``/`` becomes a slave: only now can an ``rshared``
     mount still belong to its peer group on the host."""
     found: dict[str, Source] = {}
@@ -59,7 +64,7 @@ def open_sources(kernel: Kernel, wanted: Sequence[Mapping[str, Any]]) -> dict[st
         if mount["type"] != "bind":
             continue
         try:
-            fd = _from_elsewhere(kernel, mount) if mount.get("from") else _clone(kernel, AT_FDCWD, mount)
+            fd = _from_elsewhere(kernel, mount) if mount.get("from") else _clone(kernel, AT_FDCWD, mount, mapped)
         except KernelError as error:
             error.msg = "Cannot mount %s on %s: %s" % (mount["source"], mount["destination"], error.msg)
             raise
@@ -67,8 +72,23 @@ def open_sources(kernel: Kernel, wanted: Sequence[Mapping[str, Any]]) -> dict[st
     return found
 
 
-def _clone(kernel: Kernel, dirfd: int, mount: Mapping[str, Any]) -> int:
-    return mounts.bind(kernel, dirfd, mount["source"], mount["options"])
+def _clone(kernel: Kernel, dirfd: int, mount: Mapping[str, Any], mapped: Optional[Mapped] = None) -> int:
+    """With ``idmap`` among the words, files show inside the ids they have on the disk."""
+    if mapped is None or not {"idmap", "ridmap"} & set(mount["options"]):
+        return mounts.bind(kernel, dirfd, mount["source"], mount["options"])
+    try:
+        return mounts.bind(kernel, dirfd, mount["source"], mount["options"], userns_fd=mapped.fd)
+    except KernelError as error:
+        if error.errno not in _NO_IDMAP:
+            raise
+        if mount.get("own"):  # made by the engine for this very container: they can be given away
+            os.chown(mount["source"], *mapped.owner(0, 0), follow_symlinks=False)
+            return mounts.bind(kernel, dirfd, mount["source"], mount["options"])
+        error.hint = (
+            "Its file system (or one mounted below it) cannot be mounted with other ids on this kernel; "
+            "userns_mode host or keep-id does without."
+        )
+        raise
 
 
 def _from_elsewhere(kernel: Kernel, mount: Mapping[str, Any]) -> int:
@@ -123,6 +143,7 @@ def populate(
     config: Mapping[str, Any],
     sources: Mapping[str, Source],
     hierarchies: Sequence[tuple[str, int, tuple[str, ...]]],
+    mapped: Optional[Mapped] = None,
 ) -> None:
     """All mounts of the config, parents first, and the device nodes once ``/dev`` is there."""
     fresh_dev = False
@@ -130,12 +151,12 @@ def populate(
         destination = mount["destination"]
         if destination in _ORDINARY:
             _require_directory(rootfd, destination)
-        _mount(kernel, rootfd, mount, sources.get(destination), hierarchies)
+        _mount(kernel, rootfd, mount, sources.get(destination), hierarchies, mapped)
         if destination == "/dev" and mount["type"] == "tmpfs":
             fresh_dev = True
             _make_dev(kernel, rootfd)
     for device in config["linux"].get("devices") or ():
-        _make_device(kernel, rootfd, device)
+        _make_device(kernel, rootfd, device, mapped)
     if not fresh_dev:
         return
     if not os.path.exists("/proc/kcore"):
@@ -168,6 +189,7 @@ def _mount(
     mount: Mapping[str, Any],
     source: Optional[Source],
     hierarchies: Sequence[tuple[str, int, tuple[str, ...]]],
+    mapped: Optional[Mapped] = None,
 ) -> None:
     destination, kind, words = mount["destination"], mount["type"], list(mount["options"])
     if source is not None:
@@ -178,7 +200,21 @@ def _mount(
         return
     if kind == "tmpfs":
         _inherit_mode(kernel, rootfd, destination, words)
-    _attach(kernel, rootfd, destination, mounts.from_options(kernel, kind, words, mount["source"]), "dir")
+    if mapped is not None:
+        words = [_outside(mapped, word) for word in words]
+    fd = mounts.from_options(kernel, kind, words, mount["source"])
+    if mapped is not None:
+        for name in _MADE_AS_ROOT.get(kind, ()):
+            os.chown(name, *mapped.owner(0, 0), dir_fd=fd)
+    _attach(kernel, rootfd, destination, fd, "dir")
+
+
+def _outside(mapped: Mapped, word: str) -> str:
+    """``uid=`` and ``gid=`` as the mounting process, which is the host's, has to say them."""
+    key, _equals, value = word.partition("=")
+    if key in ("uid", "gid") and value.isdigit():
+        return "%s=%d" % (key, mapped.owner(int(value), int(value))[key == "gid"])
+    return word
 
 
 def _attach(kernel: Kernel, rootfd: int, destination: str, fd: int, create: str) -> None:
@@ -202,9 +238,11 @@ def _inherit_mode(kernel: Kernel, rootfd: int, destination: str, words: list[str
         os.close(fd)
 
 
-def attach(kernel: Kernel, rootfd: int, mount: Mapping[str, Any], source: Optional[Source]) -> None:
+def attach(
+    kernel: Kernel, rootfd: int, mount: Mapping[str, Any], source: Optional[Source], mapped: Optional[Mapped] = None
+) -> None:
     """One more mount (a bind or a tmpfs) in a tree that is in use already."""
-    _mount(kernel, rootfd, mount, source, ())
+    _mount(kernel, rootfd, mount, source, (), mapped)
 
 
 def _mount_cgroup(
@@ -245,7 +283,7 @@ def _symlink(target: str, name: str, dirfd: int) -> None:
         pass
 
 
-def _make_device(kernel: Kernel, rootfd: int, device: Mapping[str, Any]) -> None:
+def _make_device(kernel: Kernel, rootfd: int, device: Mapping[str, Any], mapped: Optional[Mapped] = None) -> None:
     directory, _slash, name = device["path"].rpartition("/")
     kind = stat.S_IFBLK if device["type"] == "b" else stat.S_IFCHR
     number = os.makedev(device["major"], device["minor"])
@@ -258,7 +296,8 @@ def _make_device(kernel: Kernel, rootfd: int, device: Mapping[str, Any]) -> None
             if stat.S_IFMT(there.st_mode) == kind and there.st_rdev == number:
                 return
             raise
-        os.chown(name, device.get("uid", 0), device.get("gid", 0), dir_fd=parent, follow_symlinks=False)
+        owner = (device.get("uid", 0), device.get("gid", 0))
+        os.chown(name, *(mapped.owner(*owner) if mapped else owner), dir_fd=parent, follow_symlinks=False)
         os.chmod(name, device.get("fileMode", 0o666), dir_fd=parent)
     except OSError as error:
         raise KernelError.wrap(error, "Cannot create the device %s" % device["path"], step="make_device") from error

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from ..errors import KernelError, StartError
 from ..kernel import mounts
 from ..kernel.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, Kernel
+from .userns import Mapped
 from .users import Identity
 
 DIRECTORY = "/run/secrets"
@@ -50,7 +51,9 @@ def load(directory: str, wanted: Sequence[Mapping[str, Any]]) -> tuple[Secret, .
     return tuple(found)
 
 
-def place(kernel: Kernel, rootfd: int, wanted: Sequence[Secret], identity: Identity) -> None:
+def place(
+    kernel: Kernel, rootfd: int, wanted: Sequence[Secret], identity: Identity, mapped: Optional[Mapped] = None
+) -> None:
     """Fill the file system while it is mounted nowhere, then attach it: no link of the image is ever written through,
     and a secret is never there half."""
     if not wanted:
@@ -60,7 +63,7 @@ def place(kernel: Kernel, rootfd: int, wanted: Sequence[Secret], identity: Ident
     fd = mounts.tmpfs(kernel, size=size, mode=0o755, attrs=attrs, source="secrets")
     try:
         for secret in wanted:
-            _write(fd, secret, identity)
+            _write(fd, secret, _owner(secret, identity, mapped))
         kernel.mount_setattr(fd, MOUNT_ATTR_RDONLY, what=DIRECTORY)
         mounts.attach_at(kernel, rootfd, DIRECTORY, fd, "dir")
     except OSError as error:
@@ -69,7 +72,13 @@ def place(kernel: Kernel, rootfd: int, wanted: Sequence[Secret], identity: Ident
         os.close(fd)
 
 
-def _write(base: int, secret: Secret, identity: Identity) -> None:
+def _owner(secret: Secret, identity: Identity, mapped: Optional[Mapped]) -> tuple[int, int]:
+    uid = identity.uid if secret.uid < 0 else secret.uid
+    gid = identity.gid if secret.gid < 0 else secret.gid
+    return (mapped.uid(uid), mapped.gid(gid)) if mapped else (uid, gid)
+
+
+def _write(base: int, secret: Secret, owner: tuple[int, int]) -> None:
     *above, name = secret.path.split("/")
     held = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=base)
     try:
@@ -87,11 +96,7 @@ def _write(base: int, secret: Secret, identity: Identity) -> None:
             view = memoryview(secret.content)
             while view:
                 view = view[os.write(fd, view) :]
-            os.fchown(
-                fd,
-                identity.uid if secret.uid < 0 else secret.uid,
-                identity.gid if secret.gid < 0 else secret.gid,
-            )
+            os.fchown(fd, *owner)
             os.fchmod(fd, secret.mode)
         finally:
             os.close(fd)

@@ -20,6 +20,7 @@ from ..paths import Paths
 from . import statefile
 
 PREFIX = "container:"
+OWNER = "owner:"  # of a user namespace: whichever owns the network namespace at that path
 _FILES = {"ipc": "ipc", "pid": "pid", "uts": "uts", "network": "net", "mount": "mnt"}
 
 
@@ -37,6 +38,8 @@ def resolve(kernel: Kernel, paths: Paths, config: dict[str, Any]) -> dict[str, A
                     kernel.setns(fd, CLONE_NEWPID)
                 except OSError as error:
                     raise KernelError.wrap(error, "Cannot join the pid namespace", step="join_namespace") from error
+        elif path.startswith(OWNER):
+            namespace = _owner(namespace, path[len(OWNER) :])
         namespaces.append(namespace)
     mounts = []
     for mount in config["mounts"]:
@@ -44,6 +47,28 @@ def resolve(kernel: Kernel, paths: Paths, config: dict[str, Any]) -> dict[str, A
             mount = {**mount, "from": "/proc/self/fd/%d" % _open(paths, mount["from"][len(PREFIX) :], "mount")}
         mounts.append(mount)
     return {**config, "linux": {**config["linux"], "namespaces": namespaces}, "mounts": mounts}
+
+
+def _owner(namespace: dict[str, Any], path: str) -> dict[str, Any]:
+    """The network namespace was made inside the user namespace that the container shall have. One that belongs to the
+    host (found again after it had lost its name, say) leaves the container with a new user namespace, which then has
+    no power over its network."""
+    from ..kernel import idmap
+
+    try:
+        network = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fd = idmap.owner_fd(network)
+        finally:
+            os.close(network)
+    except OSError as error:
+        raise KernelError.wrap(
+            error, "Cannot find the user namespace that owns %s" % path, step="join_namespace"
+        ) from error
+    if os.fstat(fd).st_ino == os.stat("/proc/self/ns/user").st_ino:
+        os.close(fd)
+        return {"type": "user"}
+    return {"type": "user", "path": "/proc/self/fd/%d" % fd}
 
 
 def _open(paths: Paths, container_id: str, kind: str) -> int:

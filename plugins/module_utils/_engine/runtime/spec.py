@@ -10,7 +10,6 @@ rlimits (nobody can give more than they have), and which CPUs have a thermal thr
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
@@ -18,6 +17,7 @@ from ..errors import UsageError
 from ..kernel import capabilities
 from ..kernel import devices as device_rules
 from ..kernel.cgroups import resources as limits
+from . import spec_devices
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHM_SIZE = 67108864
@@ -46,7 +46,8 @@ def generate(spec: Mapping[str, Any], image_config: Mapping[str, Any], context: 
     ``spec``: as in the contract, absent keys = not asked. ``image_config``: the ``config`` object of the image.
     ``context``: ``id``, ``name``, ``netns_path`` (None: the host's network), ``hostname``, ``files_dir`` (None: no
     /etc files are mounted), ``volumes`` [{source, target, read_only, propagation, type, recursive?}], ``cgroup``,
-    optional ``join`` {namespace type: path}, ``new_netns`` (a fresh one with only a loopback, for tests and builds).
+    optional ``join`` {namespace type: path}, ``new_netns`` (a fresh one with only a loopback, for tests and builds),
+    ``userns`` {"uids", "gids": ``idmap.Range``s, "path"} (a user namespace of its own; without path a new one).
 
     Raises ``UsageError`` for what cannot be: bad sysctls, ulimits, devices, security options, mount targets.
     """
@@ -63,7 +64,7 @@ def generate(spec: Mapping[str, Any], image_config: Mapping[str, Any], context: 
     if own_net and "network" not in join:
         for key, value in (("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")):
             sysctls.setdefault(key, value)
-    devices, rules = _devices(spec.get("devices") or (), privileged)
+    devices, rules = spec_devices.nodes(spec.get("devices") or (), privileged)
     rules += device_rules.to_oci(device_rules.parse_rule(text) for text in spec.get("device_cgroup_rules") or ())
     root_readonly = bool(spec.get("read_only"))
     linux: dict[str, Any] = {
@@ -77,6 +78,10 @@ def generate(spec: Mapping[str, Any], image_config: Mapping[str, Any], context: 
         "readonlyPaths": [] if privileged or security.get("systempaths") == "unconfined" else list(READONLY),
     }
     linux["resources"]["devices"] = rules
+    mapping = context.get("userns")
+    if mapping:
+        for key, name in (("uidMappings", "uids"), ("gidMappings", "gids")):
+            linux[key] = [{"containerID": r[0], "hostID": r[1], "size": r[2]} for r in mapping[name]]
     seccomp = _seccomp(security.get("seccomp"), privileged)
     if seccomp is not None:
         linux["seccomp"] = seccomp
@@ -269,6 +274,9 @@ def shared_namespaces(spec: Mapping[str, Any]) -> dict[str, str]:
 
 def _namespaces(context: Mapping[str, Any], join: Mapping[str, str]) -> list[dict[str, str]]:
     found = []
+    if context.get("userns"):
+        path = context["userns"].get("path")
+        found.append({"type": "user", "path": path} if path else {"type": "user"})
     for kind in ("mount", "uts", "ipc", "pid", "cgroup"):
         entry = {"type": kind}
         if kind in join:
@@ -341,7 +349,8 @@ def _mounts(
     spec: Mapping[str, Any], context: Mapping[str, Any], privileged: bool, root_readonly: bool
 ) -> list[dict[str, Any]]:
     """Defaults, the three /etc files, then what was asked; one per target, the last one wins, parents first."""
-    asked = [_bind(volume) for volume in context.get("volumes") or ()]
+    words = id_words(context.get("userns"))
+    asked = [_bind(volume, words) for volume in context.get("volumes") or ()]
     asked += [_tmpfs(mount) for mount in spec.get("mounts") or () if mount.get("type") == "tmpfs"]
     targets = [mount["destination"] for mount in asked]
     defaults = _default_mounts(spec, privileged)
@@ -361,10 +370,12 @@ def _mounts(
             defaults[-1]["from"] = mode
     files = context.get("files_dir")
     if files and spec.get("timezone"):
-        defaults.append(_mount("/etc/localtime", "bind", files + "/localtime", "rbind", "rprivate", "ro"))
+        defaults.append(_mount("/etc/localtime", "bind", files + "/localtime", "rbind", "rprivate", "ro", *words))
+        defaults[-1].update({"own": True} if words else {})
     for name in ("resolv.conf", "hostname", "hosts") if files else ():
-        words = ["rbind", "rprivate"] + (["ro"] if root_readonly else [])
-        defaults.append(_mount("/etc/" + name, "bind", "%s/%s" % (files, name), *words))
+        more = [*words, *(["ro"] if root_readonly else [])]
+        defaults.append(_mount("/etc/" + name, "bind", "%s/%s" % (files, name), "rbind", "rprivate", *more))
+        defaults[-1].update({"own": True} if words else {})  # may be given to the container's root
     chosen: dict[str, dict[str, Any]] = {}
     for mount in defaults + asked:
         chosen.pop(mount["destination"], None)
@@ -386,14 +397,19 @@ def _target(path: str) -> str:
     return clean
 
 
-def mount(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The OCI form of one mount, whose ``source`` is a path of the host by now."""
-    return _tmpfs(entry) if entry["type"] == "tmpfs" else _bind(entry)
+def id_words(mapping: Optional[Mapping[str, Any]]) -> list[str]:
+    """Mount options of binds: shown with the container's ids, unless they are the host's."""
+    return ["ridmap"] if mapping and any(r[0] != r[1] for r in [*mapping["uids"], *mapping["gids"]]) else []
 
 
-def _bind(volume: Mapping[str, Any]) -> dict[str, Any]:
+def mount(entry: Mapping[str, Any], words: Sequence[str] = ()) -> dict[str, Any]:
+    """The OCI form of one mount, whose ``source`` is a path of the host by now. ``words``: see ``id_words``."""
+    return _tmpfs(entry) if entry["type"] == "tmpfs" else _bind(entry, words)
+
+
+def _bind(volume: Mapping[str, Any], more: Sequence[str] = ()) -> dict[str, Any]:
     words = ["rbind", volume.get("propagation") or "rprivate", "ro" if volume.get("read_only") else "rw"]
-    return _mount(_target(volume["target"]), "bind", volume["source"], *words)
+    return _mount(_target(volume["target"]), "bind", volume["source"], *words, *more)
 
 
 def _tmpfs(mount: Mapping[str, Any]) -> dict[str, Any]:
@@ -416,82 +432,3 @@ def _throttles() -> list[str]:
         return []
     paths = ["%s/%s/thermal_throttle" % (base, cpu) for cpu in sorted(cpus)]
     return [path for path in paths if os.path.exists(path)]
-
-
-# -- devices and limits ----------------------------------------------------------------------------------------------
-
-
-def _devices(asked: Sequence[Mapping[str, Any]], privileged: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(device nodes to create, device cgroup rules)."""
-    if privileged:
-        return _all_devices("/dev", "/dev"), device_rules.to_oci(device_rules.PRIVILEGED)
-    nodes: list[dict[str, Any]] = []
-    rules = device_rules.to_oci(device_rules.DEFAULT)
-    for device in asked:
-        target = device.get("target") or device["source"]
-        access = device.get("permissions") or "rwm"
-        try:
-            info = os.stat(device["source"])
-        except OSError as error:
-            raise UsageError(
-                "error gathering device information while adding custom device %r: %s"
-                % (device["source"], error.strerror),
-                path="devices",
-            ) from error
-        if stat.S_ISDIR(info.st_mode):
-            found = _all_devices(device["source"], target)
-        elif stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
-            found = [_node(target, info)]
-        else:
-            raise UsageError("%s is not a device node" % device["source"], path="devices")
-        nodes += found
-        rules += [
-            {"allow": True, "type": n["type"], "major": n["major"], "minor": n["minor"], "access": access}
-            for n in found
-        ]
-    return nodes, rules
-
-
-def _node(target: str, info: os.stat_result) -> dict[str, Any]:
-    return {
-        "path": target,
-        "type": "c" if stat.S_ISCHR(info.st_mode) else "b",
-        "major": os.major(info.st_rdev),
-        "minor": os.minor(info.st_rdev),
-        "fileMode": stat.S_IMODE(info.st_mode),
-        "uid": info.st_uid,
-        "gid": info.st_gid,
-    }
-
-
-# The container gets its own of these.
-_OWN_DEV = (
-    "pts",
-    "shm",
-    "mqueue",
-    "fd",
-    "console",
-    "ptmx",
-    ".lxc",
-    ".lxd-mounts",
-    ".udev",
-    "stdin",
-    "stdout",
-    "stderr",
-)
-
-
-def _all_devices(source: str, target: str) -> list[dict[str, Any]]:
-    """Every device node below ``source`` (not through links), re-rooted at ``target``."""
-    nodes = []
-    with os.scandir(source) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
-            if source == "/dev" and entry.name in _OWN_DEV:
-                continue
-            info = entry.stat(follow_symlinks=False)
-            below = "%s/%s" % (target, entry.name)
-            if stat.S_ISDIR(info.st_mode):
-                nodes += _all_devices(entry.path, below)
-            elif stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
-                nodes.append(_node(below, info))
-    return nodes

@@ -29,6 +29,7 @@ def mount_overlay(
     work: Optional[str],
     options: Sequence[tuple[str, Optional[str]]],
     padded: bool,
+    userns_fd: Optional[int] = None,
 ) -> int:
     """As ``overlay.mount_rootfs``; ``padded`` adds an empty lowest layer. Raises ``OSError`` or ``KernelError``."""
     import socket
@@ -36,7 +37,7 @@ def mount_overlay(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
-        _child(kernel, layers, upper, work, options, padded, theirs.fileno())
+        _child(kernel, layers, upper, work, options, padded, userns_fd, theirs.fileno())
     theirs.close()
     try:
         message, fds, _flags, _address = socket.recv_fds(ours, 4096, 1)
@@ -56,6 +57,7 @@ def _child(
     work: Optional[str],
     options: Sequence[tuple[str, Optional[str]]],
     padded: bool,
+    userns_fd: Optional[int],
     channel: int,
 ) -> NoReturn:
     import socket
@@ -63,7 +65,7 @@ def _child(
     try:
         sock = socket.socket(fileno=channel)
         try:
-            fd = _mount(kernel, layers, upper, work, options, padded)
+            fd = _mount(kernel, layers, upper, work, options, padded, userns_fd)
             socket.send_fds(sock, [b"0 ok"], [fd])
         except OSError as error:
             sock.send(b"%d %s" % (error.errno or 5, (error.strerror or str(error)).encode()))
@@ -80,14 +82,22 @@ def _mount(
     work: Optional[str],
     options: Sequence[tuple[str, Optional[str]]],
     padded: bool,
+    userns_fd: Optional[int] = None,
 ) -> int:
-    from .overlay import open_layer, tree_path
+    from .overlay import open_layer, open_mapped, tree_path
 
     kernel.unshare(CLONE_NEWNS)
     kernel.mount(None, "/", None, MS_REC | MS_PRIVATE)
     directory = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
-    trees = {n: os.open(tree_path(path, form), directory) for n, (path, form) in enumerate(layers) if form != "erofs"}
-    images = {n: open_layer(kernel, path, form) for n, (path, form) in enumerate(layers) if form == "erofs"}
+    trees: dict[int, int] = {}
+    images: dict[int, int] = {}
+    for n, (path, form) in enumerate(layers):
+        if userns_fd is not None:
+            images[n] = open_mapped(kernel, path, form, userns_fd)
+        elif form == "erofs":
+            images[n] = open_layer(kernel, path, form)
+        else:
+            trees[n] = os.open(tree_path(path, form), directory)
     own = {name: os.open(path, directory) for name, path in (("u", upper), ("w", work)) if path}
 
     kernel.mount("wharf", _PLACE, "tmpfs", 0, "mode=0700")

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 from ..errors import KernelError, UsageError
-from ..kernel.syscalls import MOUNT_ATTR_RDONLY, Kernel
+from ..kernel.syscalls import MOUNT_ATTR_IDMAP, MOUNT_ATTR_RDONLY, Kernel
 
 MAX_LAYERS = 127
 OPTIONS: tuple[tuple[str, str], ...] = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "nofollow"))
@@ -46,6 +46,23 @@ def open_layer(kernel: Kernel, path: str, form: str) -> int:
         raise KernelError.wrap(
             error, "Cannot open the image layer %s (%s)" % (os.path.basename(path)[:19], form), step="open_layer"
         ) from error
+
+
+def open_mapped(kernel: Kernel, path: str, form: str, userns_fd: int, cached: Optional[int] = None) -> int:
+    """``open_layer`` whose files belong to the ids of a user namespace. Raises ``OSError`` (EINVAL where the layer's
+    file system cannot), ``KernelError``."""
+    if cached is not None:
+        try:
+            return kernel.clone_tree(cached, "", userns_fd=userns_fd, recursive=False)
+        except OSError:  # before 6.15 a detached mount has no clones
+            pass
+    fd = open_layer(kernel, path, form)
+    try:
+        kernel.mount_setattr(fd, MOUNT_ATTR_IDMAP, 0, 0, userns_fd, what=path)
+        return fd
+    except OSError:
+        os.close(fd)
+        raise
 
 
 def tree_path(path: str, form: str) -> str:
@@ -79,6 +96,7 @@ def mount_rootfs(
     cache: Optional[dict[str, int]] = None,
     volatile: bool = False,
     mode: Optional[str] = None,
+    userns_fd: Optional[int] = None,
 ) -> int:
     """A container's root as a detached overlay mount; returns its descriptor.
 
@@ -87,6 +105,7 @@ def mount_rootfs(
     directories to open layer mounts: layers found there are used, others are opened and added (the owner of the
     dictionary closes them), so that containers share superblocks and with them cached pages. ``volatile``: the upper
     is never synced and must be thrown away after a crash. ``mode`` forces one of the ways above (tests).
+    ``userns_fd``: layers are shown with the ids of that user namespace (``upper`` has the host's).
 
     Raises ``UsageError`` for too many layers, ``KernelError`` with the kernel's words.
     """
@@ -101,18 +120,18 @@ def mount_rootfs(
         options.append(("volatile", None))
     how = mode or _best_mode(kernel)
     padded = len(layers) < (1 if upper else 2)
-    if how == "string" and (padded or any(form == "erofs" for _path, form in layers)):
+    if how == "string" and (userns_fd is not None or padded or any(form == "erofs" for _path, form in layers)):
         how = "legacy"
     try:
         if not layers and not upper:
             return _empty(kernel)
         if how == "fd":
-            return _by_fd(kernel, layers, upper, work, options, cache)
+            return _by_fd(kernel, layers, upper, work, options, cache, userns_fd)
         if how == "string":
             return _by_string(kernel, layers, upper, work, options)
         from . import legacy
 
-        return legacy.mount_overlay(kernel, layers, upper, work, options, padded)
+        return legacy.mount_overlay(kernel, layers, upper, work, options, padded, userns_fd)
     except OSError as error:
         raise KernelError.wrap(
             error,
@@ -128,13 +147,17 @@ def _by_fd(
     work: Optional[str],
     options: Sequence[tuple[str, Optional[str]]],
     cache: Optional[dict[str, int]],
+    userns_fd: Optional[int] = None,
 ) -> int:
     own: list[int] = []
     try:
         lowers = []
         for path, form in layers:
             fd = cache.get(path) if cache is not None else None
-            if fd is None:
+            if userns_fd is not None:
+                fd = open_mapped(kernel, path, form, userns_fd, fd)
+                own.append(fd)
+            elif fd is None:
                 fd = open_layer(kernel, path, form)
                 if cache is None:
                     own.append(fd)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from typing import Optional, Union
 
 from ..kernel.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, Kernel
@@ -101,9 +102,13 @@ def _clear(job: _Removal, dirfd: int, depth: int) -> None:
 class _Copy:
     """``links`` maps (device, inode) of files with several names to the first copied path."""
 
-    __slots__ = ("directories", "kernel", "links", "source", "target")
+    __slots__ = ("capability", "directories", "kernel", "links", "owner", "source", "target")
 
-    def __init__(self, kernel: Kernel, source: int, target: int) -> None:
+    def __init__(
+        self, kernel: Kernel, source: int, target: int, owner: Optional[Owner], capability: Optional[Capability]
+    ) -> None:
+        self.owner = owner
+        self.capability = capability
         self.kernel = kernel
         self.source = source
         self.target = target
@@ -114,14 +119,25 @@ class _Copy:
         return self.kernel.openat2(root, path, flags, resolve=_INSIDE)
 
 
-def copy_tree(kernel: Kernel, source: int, target: int) -> None:
+Owner = Callable[[int, int], tuple[int, int]]
+Capability = Callable[[bytes], bytes]
+
+
+def copy_tree(
+    kernel: Kernel,
+    source: int,
+    target: int,
+    owner: Optional[Owner] = None,
+    capability: Optional[Capability] = None,
+) -> None:
     """Copy the contents and the attributes of directory ``source`` into directory ``target`` (descriptors).
 
     Owner, mode, times, xattrs, links, devices, FIFOs and sockets are kept; mounts in ``source`` are not entered.
     Entries that exist in ``target`` are left as they are, and files appear complete, so a copy that was cut off is
-    finished by copying again. Raises ``OSError``.
+    finished by copying again. ``owner``: (uid, gid) of the copy from those of the source; ``capability``: the same for
+    the attribute of file capabilities. Raises ``OSError``.
     """
-    job = _Copy(kernel, source, target)
+    job = _Copy(kernel, source, target, owner, capability)
     waiting = ["."]
     while waiting:
         path = waiting.pop()
@@ -130,7 +146,7 @@ def copy_tree(kernel: Kernel, source: int, target: int) -> None:
     for path in reversed(job.directories):  # last: their own times change while they fill
         src, dst = job.open(source, path), job.open(target, path)
         try:
-            _copy_attributes(os.fstat(src), "/proc/self/fd/%d/." % src, "/proc/self/fd/%d/." % dst)
+            _copy_attributes(job, os.fstat(src), "/proc/self/fd/%d/." % src, "/proc/self/fd/%d/." % dst)
         finally:
             os.close(src)
             os.close(dst)
@@ -173,18 +189,18 @@ def _copy_entry(job: _Copy, src: int, dst: int, name: str, path: str, info: os.s
         if info.st_nlink > 1:
             job.links[key] = path
         if stat.S_ISREG(info.st_mode):
-            _copy_file(src, dst, name, info)
+            _copy_file(job, src, dst, name, info)
             return
         if stat.S_ISLNK(info.st_mode):
             os.symlink(os.readlink(name, dir_fd=src), name, dir_fd=dst)
         else:
             os.mknod(name, info.st_mode, info.st_rdev, dir_fd=dst)
-        _copy_attributes(info, "/proc/self/fd/%d/%s" % (src, name), "/proc/self/fd/%d/%s" % (dst, name))
+        _copy_attributes(job, info, "/proc/self/fd/%d/%s" % (src, name), "/proc/self/fd/%d/%s" % (dst, name))
     except FileExistsError:
         return
 
 
-def _copy_file(src: int, dst: int, name: str, info: os.stat_result) -> None:
+def _copy_file(job: _Copy, src: int, dst: int, name: str, info: os.stat_result) -> None:
     """Under a temporary name until it is whole."""
     temporary = ".wharf-copy-%s" % os.urandom(8).hex()
     reader = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=src)
@@ -192,7 +208,7 @@ def _copy_file(src: int, dst: int, name: str, info: os.stat_result) -> None:
         writer = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=dst)
         try:
             copy_bytes(reader, writer)
-            _copy_attributes(info, "/proc/self/fd/%d/%s" % (src, name), "/proc/self/fd/%d/%s" % (dst, temporary))
+            _copy_attributes(job, info, "/proc/self/fd/%d/%s" % (src, name), "/proc/self/fd/%d/%s" % (dst, temporary))
             os.link(temporary, name, src_dir_fd=dst, dst_dir_fd=dst)
         finally:
             os.close(writer)
@@ -219,21 +235,25 @@ def copy_bytes(reader: int, writer: int) -> None:
             view = view[os.write(writer, view) :]
 
 
-def _copy_attributes(info: os.stat_result, source: str, target: str) -> None:
+def _copy_attributes(job: _Copy, info: os.stat_result, source: str, target: str) -> None:
     """Both paths start at a descriptor and end in one name that is not followed. Owner first: chown clears set-id
     bits and file capabilities."""
-    os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)
+    owner = (info.st_uid, info.st_gid)
+    os.chown(target, *(job.owner(*owner) if job.owner else owner), follow_symlinks=False)
     for key in os.listxattr(source, follow_symlinks=False):
         if key != "security.selinux":  # a label is the target's policy's business
-            _copy_xattr(source, target, key)
+            _copy_xattr(job, source, target, key)
     if not stat.S_ISLNK(info.st_mode):
         os.chmod(target, stat.S_IMODE(info.st_mode))
     os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=False)
 
 
-def _copy_xattr(source: str, target: str, key: str) -> None:
+def _copy_xattr(job: _Copy, source: str, target: str, key: str) -> None:
     try:
-        os.setxattr(target, key, os.getxattr(source, key, follow_symlinks=False), follow_symlinks=False)
+        value = os.getxattr(source, key, follow_symlinks=False)
+        if job.capability and key == "security.capability":
+            value = job.capability(value)
+        os.setxattr(target, key, value, follow_symlinks=False)
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.ENODATA):  # the target's file system has no such attributes
             raise
