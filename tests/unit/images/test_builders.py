@@ -19,7 +19,7 @@ from helpers import fake_registry as fake
 from helpers.fake_registry import Behaviour, FakeRegistry, Handler
 from helpers.images import Image, build_image, layer
 from module_utils._engine.errors import Interrupted, WharfError
-from module_utils._engine.images import apply, workshop
+from module_utils._engine.images import apply, builder, workshop
 from module_utils._engine.images import pull as pulling
 from module_utils._engine.images.reference import parse
 from module_utils._engine.kernel.syscalls import Kernel
@@ -166,6 +166,32 @@ def test_nothing_is_committed_of_a_blob_that_is_not_what_it_should_be(store: Sto
     with pytest.raises(WharfError, match="digest"):
         pull(store, name)
     assert not store.layers.list() and not store.images.list()
+
+
+class Signed:
+    """A policy that is content."""
+
+    def require(self, *_what: object) -> None:
+        return
+
+
+def test_where_signatures_are_asked_for_no_byte_is_unpacked_before_its_blob_is_verified(
+    store: Store, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = large(3)
+    name = registry.add("team/app", "1", image)
+    orders: list[bytes] = []
+    send = workshop.Workshop._order
+
+    def noting(self: workshop.Workshop, process: object, kind: bytes, layer: int, count: int) -> None:
+        orders.append(kind)
+        send(self, process, kind, layer, count)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(workshop.Workshop, "_order", noting)
+    transport, policy = Transport(timeout=20), Signed()
+    report = pulling.pull_report(store, Kernel(), parse(name), transport=transport, policy=policy)  # type: ignore[arg-type]
+    assert report.image.id == image.id
+    assert builder.BYTES not in orders and builder.RESTART not in orders and orders.count(builder.VERIFIED) >= 3
 
 
 def test_a_small_image_needs_no_builders(store: Store, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,8 +91,8 @@ def write_index(tree: LayerTree, fd: int, *, tar_size: int, uuid: bytes) -> int:
 
 def _number(tree: LayerTree, bodies: Mapping[int, bytes]) -> tuple[array[int], array[int], int]:
     """Slot numbers by inode, inodes in the order they are written, and the number of slots used."""
-    nids = array("Q", bytes(8 * len(tree.types)))
-    order = array("Q")
+    nids = array("I", bytes(4 * len(tree.types)))
+    order = array("I")
     slot = 0
     for inode in tree.walk():
         nids[inode] = slot

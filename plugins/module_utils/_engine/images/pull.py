@@ -136,7 +136,8 @@ def pull_report(
         if record is not None and _known(store, reference, digest, record):
             watch.lap("resolve")
             return PullReport(record, digest, False, 0, len(record.layers), [], watch.total())
-        one = _Pull(store, kernel, reference, source, client, transport, progress, watch)
+        # Whoever asks for signatures wants nothing touched that is not what was signed.
+        one = _Pull(store, kernel, reference, source, client, transport, progress, watch, early=policy is None)
         return one.run(digest, wanted, asked)
 
     report = routed(reference, transport, attempt, warnings)
@@ -189,7 +190,8 @@ def require_present(
 
 
 class _Pull:
-    """One pull that has something to do. ``source``: the reference as the mirror names it that is asked."""
+    """One pull that has something to do. ``source``: the reference as the mirror names it that is asked. ``early``:
+    layers may be unpacked before their blobs are verified (and count for nothing until then)."""
 
     def __init__(
         self,
@@ -201,6 +203,7 @@ class _Pull:
         transport: Transport,
         hook: Optional[Hook],
         watch: Stopwatch,
+        early: bool,
     ) -> None:
         from .download import Fetcher
 
@@ -212,6 +215,7 @@ class _Pull:
         self._transport = transport
         self._progress = Progress(hook, str(reference), transport.clock)
         self._watch = watch
+        self._early = early
         self._reused = 0
         self._fetcher: Fetcher = Fetcher(client, source.path, transport, store.blobs, self._progress)
 
@@ -296,7 +300,8 @@ class _Pull:
         if sum(layer.blob_size for layer in missing) < workshop.WORTH_IT:
             return nullcontext()
         numbers = [number for number, layer in enumerate(layers) if layer in missing]
-        return workshop.Workshop(self._store.paths, self._kernel, layers, numbers, str(self._reference))
+        subject = str(self._reference)
+        return workshop.Workshop(self._store.paths, self._kernel, layers, numbers, subject, self._early)
 
     def _have(self, layer: LayerRef) -> bool:
         return self._store.layers.get(layer.chain_id) is not None and self._store.layers.pin(layer.chain_id)

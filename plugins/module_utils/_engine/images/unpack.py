@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 
 CHUNK = 256 * 1024
-_OUT = 1 << 20
-_BEHIND = 4  # pieces of _OUT bytes between the two threads
+_OUT = 512 * 1024  # smaller pieces mean more waiting for the interpreter, larger ones only memory
+_BEHIND = 2  # pieces between the two threads
 # A megabyte of zeros is 1 KiB of gzip: past the free allowance, no honest layer is packed better than this.
 RATIO_LIMIT = 1000
 RATIO_FREE = 64 << 20
@@ -65,7 +65,7 @@ def unpack(fd: int, write: Callable[[bytes], object], *, subject: str) -> int:
 
 
 def unpack_source(source: Source, write: Callable[[bytes], object], *, subject: str) -> int:
-    """Feed the uncompressed bytes of the blob that ``source`` reads to ``write``, at most 1 MiB at a time. Returns
+    """Feed the uncompressed bytes of the blob that ``source`` reads to ``write``, in pieces of at most a MiB. Returns
     their number.
 
     ``write`` runs in a thread of its own while the next bytes are decompressed (zlib, sha256 and write(2) all let go

@@ -49,15 +49,23 @@ class _Blob:
 
 
 class Workshop:
-    """Use it in ``with``, entered before any thread is started (it forks). ``tell`` is for ``download.Fetcher``."""
+    """Use it in ``with``, entered before any thread is started (it forks). ``tell`` is for ``download.Fetcher``.
+    Without ``early``, no byte of a blob is looked at before all of it is verified."""
 
     def __init__(
-        self, paths: Paths, kernel: Kernel, layers: Sequence[LayerRef], missing: Sequence[int], subject: str
+        self,
+        paths: Paths,
+        kernel: Kernel,
+        layers: Sequence[LayerRef],
+        missing: Sequence[int],
+        subject: str,
+        early: bool = True,
     ) -> None:
         self._paths = paths
         self._kernel = kernel
         self._layers = layers
         self._subject = subject
+        self._early = early
         self._todo = list(missing)
         self._undone = set(missing)
         self._errors: dict[int, WharfError] = {}
@@ -104,6 +112,8 @@ class Workshop:
             if blob is None:
                 return
             order = _ORDERS[what]
+            if order != builder.VERIFIED and not self._early:
+                return
             blob.available, blob.begun = offset, True
             blob.verified = blob.verified or order == builder.VERIFIED
             for process in self._processes:
