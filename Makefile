@@ -23,7 +23,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 say = @printf '\n== %s\n' "$(1)"
 
-.PHONY: help apt venv tree lint sanity unit kernel integration molecule test lab lab-ci lab-matrix lab-apt bench demo demo-clean collection clean
+.PHONY: help apt venv tree lint sanity unit kernel integration molecule test campaign lab lab-ci lab-matrix lab-apt bench demo demo-clean collection clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -82,6 +82,10 @@ molecule: tree  ## the roles, verified with testinfra (root)
 	cd $(TREE) && PATH=$(BIN):$$PATH $(BIN)/molecule test -s host --report
 
 test: lint sanity unit kernel integration molecule  ## everything CI runs
+
+campaign: venv  ## random tasks and kills, invariants after each: ROUNDS=500 SEED=1 (a random seed without)
+	$(call say,campaign)
+	PYTHONPATH=plugins:tests $(BIN)/python -m campaign --rounds $(or $(ROUNDS),500) $(addprefix --seed ,$(SEED))
 
 lab: tree lab-apt  ## virtual machines: SCENARIO=demo HOST=debian13; all of them without; KEEP=1 leaves them on
 	PYTHONPATH=tests $(BIN)/python -m lab run --tree $(TREE) $(if $(KEEP),--keep) \

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,3 +149,34 @@ def test_a_mount_taken_away_inside_is_put_back(shared: Engine, tmp_path: Path) -
 def test_a_target_that_is_a_link_in_the_image_is_no_drift(shared: Engine) -> None:
     shared.container("linked", command=["sh", "-c", "sleep 1000"], volumes=["linked-a:/bin/../srv"])
     assert not shared.container("linked", command=["sh", "-c", "sleep 1000"], volumes=["linked-a:/srv"])["changed"]
+
+
+def test_a_container_that_nobody_watches_gets_a_new_monitor_and_goes_on(fresh: Engine) -> None:
+    """Monitor and spawner were killed, so nobody was left to notice."""
+    fresh.busybox()
+
+    def run(check: bool = False) -> dict[str, Any]:
+        return fresh.container("alone", check=check, command=SLEEP)
+
+    run()
+    pid = fresh.pid("alone")
+    for process in fresh.resident():
+        os.kill(process, signal.SIGKILL)
+    for found in (run(check=True), run()):
+        assert [(a["how"], a["why"], a["detail"]["option"]) for a in found["actions"]] == [("live", "drift", "monitor")]
+    assert fresh.pid("alone") == pid and not run()["changed"]
+    os.kill(pid, signal.SIGKILL)
+    assert recorded(fresh, "alone", "status") == "exited", "the new monitor saw that it ended"
+    # It is not the process's parent, and the kernel tells only parents how: no code is made up.
+    assert fresh.inspect("alone")["State"]["ExitCode"] == 255
+
+
+def recorded(engine: Engine, name: str, field: str) -> Any:
+    """``field`` of the state that the monitor wrote down, once it has written that it ended."""
+    path = engine.paths.container(engine.inspect(name)["Id"]) + "/state.json"
+    deadline = time.monotonic() + 10
+    while True:
+        state = json.loads(Path(path).read_text())
+        if state["status"] != "running" or time.monotonic() > deadline:
+            return state[field]
+        time.sleep(0.01)

@@ -17,7 +17,7 @@ from ..reconcile import options, values
 from ..reconcile.options import Difference
 from ..reconcile.plan import Operation, Plan
 from . import container_inspect, container_options, container_spec
-from .container_actual import is_running, missing_mounts, network_drift, observed, state
+from .container_actual import is_running, is_unwatched, missing_mounts, network_drift, observed, state
 from .tables import CONTAINER
 from .task import Task
 
@@ -286,9 +286,13 @@ class _Reconciler:
             self._plan_paused(lambda: task.store.containers.by_name(self._name) or record)
 
     def _plan_repair(self, record: ContainerRecord) -> None:
-        """What a container that goes on running has lost of its network and mounts."""
+        """What a container that goes on running has lost: its monitor, of its network, of its mounts."""
         if self._task.params["state"] == "stopped":
             return
+        if is_unwatched(self._facts):
+            from .container_live import watch
+
+            watch(self._task, self._plan, record)
         sentences = network_drift(self._task, record, self._facts)
         lost = missing_mounts(self._task, record, self._facts)
         if sentences or lost:

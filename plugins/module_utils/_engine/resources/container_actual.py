@@ -29,6 +29,15 @@ def is_running(facts: dict[str, Any]) -> bool:
     return facts["status"] in ("running", "paused", "restarting")
 
 
+def is_unwatched(facts: dict[str, Any]) -> bool:
+    """Whether a container runs whose monitor was killed, and the spawner with it: nobody would see it end."""
+    if facts["status"] not in ("running", "paused"):
+        return False
+    from ..runtime import statefile
+
+    return not statefile.monitor_alive(facts)
+
+
 def observed(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> dict[str, Any]:
     """Limits of a running container as its cgroup files have them. {} for one that does not run.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
+from ..errors import NotFound
 from ..reconcile.options import Difference
 from ..reconcile.plan import Operation, Plan
 from . import container_make as make
@@ -183,6 +184,19 @@ def repair(task: Task, plan: Plan, record: ContainerRecord, sentences: list[str]
 
         lost = ["%s is not mounted" % mount["target"] for mount in mounts]
         mend("mounts", lost, lambda: remount(task, record, mounts))
+
+
+def watch(task: Task, plan: Plan, record: ContainerRecord) -> None:
+    """A new monitor for a container that runs without one."""
+
+    def adopt() -> None:
+        try:
+            task.runtime.adopt(record.id)
+        except NotFound:  # it ended meanwhile: the next task sees that
+            task.warn("Container %s ended before it got a new monitor" % record.name)
+
+    detail = {"option": "monitor", "before": ["its monitor was killed"]}
+    plan.add(Operation("live", "container", record.name, adopt, detail=detail, why="drift"))
 
 
 def _group(option: str) -> str:
