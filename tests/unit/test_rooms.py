@@ -17,8 +17,8 @@ ENGINE = os.path.normpath(os.path.join(os.path.dirname(__file__), "../../plugins
 
 # From the street to the cellar (docs: design, layout). A room may import from itself and from what comes after it.
 ROOMS = (
-    "doors", "api", "resources", "reconcile", "build", "images", "registry", "runtime", "network", "storage", "store",
-    "kernel", "templates", "base",
+    "doors", "api", "resources", "oci", "reconcile", "build", "images", "registry", "runtime", "network", "storage",
+    "store", "kernel", "templates", "base",
 )  # fmt: skip
 DOORS = {"bytecode", "entry", "restore"}  # modules beside the rooms that lead into them from outside
 BASE = {"errors", "process", "fds", "paths", "timestamps"}  # modules that everybody may use

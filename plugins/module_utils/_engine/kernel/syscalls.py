@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import signal
 import struct
 from typing import Any, Optional, Union
@@ -69,6 +68,8 @@ _NR_BY_MACHINE = {
         "eventfd2": 290,
         "splice": 275,
         "fallocate": 285,
+        "sched_setattr": 314,
+        "ioprio_set": 251,
     },
     "aarch64": {
         "bpf": 280,
@@ -82,6 +83,8 @@ _NR_BY_MACHINE = {
         "eventfd2": 19,
         "splice": 76,
         "fallocate": 47,
+        "sched_setattr": 274,
+        "ioprio_set": 30,
     },
 }
 for _generic in ("riscv64", "loongarch64"):  # asm-generic numbers, as arm64
@@ -111,7 +114,7 @@ class Kernel:
     def __init__(self) -> None:
         self._libc = ctypes.PyDLL(None, use_errno=True)
         self._libc.syscall.restype = ctypes.c_long
-        self.machine = platform.machine()
+        self.machine = os.uname().machine
         self._nr = {**_NR, **_NR_BY_MACHINE.get(self.machine, {})}
 
     def syscall(self, name: str, *args: Any, what: Optional[PathLike] = None) -> int:

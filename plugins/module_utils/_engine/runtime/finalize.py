@@ -163,10 +163,12 @@ def verify_directory(path: str) -> None:
         )
 
 
-def execute(argv: Sequence[str], env: Mapping[str, str], interpreter: tuple[int, int]) -> NoReturn:
-    """execve, looking the program up in the container's PATH. Raises ``StartError`` with Docker's words and the exit
-    code it would have: 127 not found, 126 found but not executable."""
-    path = find_program(argv[0], env)
+def execute(
+    argv: Sequence[str], env: Mapping[str, str], interpreter: tuple[int, int], program: Optional[str] = None
+) -> NoReturn:
+    """execve, looking the program up in the container's PATH (unless ``program`` is its path already). Raises
+    ``StartError`` with Docker's words and the exit code it would have: 127 not found, 126 found but not executable."""
+    path = find_program(argv[0], env) if program is None else program
     _refuse_interpreter(argv[0], path, interpreter)
     try:
         os.execve(path, list(argv), dict(env))

@@ -132,7 +132,7 @@ class Init:
         self.kernel.unshare(unshare)
         networks = [n for n in self.config["linux"]["namespaces"] if n["type"] == "network"]
         if any("path" not in n or n.get("fresh") for n in networks):
-            _loopback_up()
+            loopback_up()
 
     def build_tree(self) -> None:
         self.step = "mounts"
@@ -146,7 +146,7 @@ class Init:
         if self.process.get("terminal"):
             self.step = "terminal"
             self.terminal = open_terminal(kernel, root)
-            _mount_console(kernel, root, self.terminal)
+            mount_console(kernel, root, self.terminal)
         self.step = "sysctls"
         self._write_sysctls(linux.get("sysctl") or {})
         self.step = "readonly_paths"
@@ -314,7 +314,7 @@ def attach_terminal(master: int, identity: users.Identity) -> None:
         os.close(slave)
 
 
-def _mount_console(kernel: Kernel, rootfd: int, master: int) -> None:
+def mount_console(kernel: Kernel, rootfd: int, master: int) -> None:
     """/dev/console is the pty's slave; bound by descriptor, not by its name in /dev/pts."""
     slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
     try:
@@ -332,7 +332,7 @@ def _close_others(keep: int) -> None:
     os.closerange(keep + 1, 1 << 16)
 
 
-def _loopback_up() -> None:
+def loopback_up() -> None:
     """SIOCGIFFLAGS, SIOCSIFFLAGS with IFF_UP on ``lo``."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         request = struct.pack("16sh14x", b"lo", 0)

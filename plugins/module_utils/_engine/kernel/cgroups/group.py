@@ -83,7 +83,8 @@ class Cgroup:
     # -- life ------------------------------------------------------------------------------------------------
 
     def create(self, leaf: str = LEAF) -> None:
-        """Make it everywhere; what exists is kept. Raises ``KernelError`` and leaves nothing half-made."""
+        """Make it everywhere; what exists is kept. ``leaf`` "": the processes go right into it.
+        Raises ``KernelError`` and leaves nothing half-made."""
         made: list[str] = []
         try:
             for hierarchy in self.layout.hierarchies:
@@ -130,13 +131,14 @@ class Cgroup:
 
     def _create_v2(self, mountpoint: str, wanted: set[str], leaf: str, made: list[str]) -> None:
         parent = self.layout.directory(mountpoint, "")
-        for directory in [*self._chain(mountpoint), ""]:
+        for directory in [*self._chain(mountpoint), ""] if leaf else self._chain(mountpoint):
             if wanted:
                 self._enable(parent, wanted)
             if directory:
                 self._mkdir(directory, made)
                 parent = directory
-        self._mkdir(parent + "/" + leaf, made)
+        if leaf:
+            self._mkdir(parent + "/" + leaf, made)
 
     def _enable(self, directory: str, wanted: set[str]) -> None:
         """Switch controllers on for the children of ``directory``, as far as they are available there."""
@@ -198,7 +200,7 @@ class Cgroup:
             if hierarchy.version == 1:
                 order.append((directory, 1))
             elif unified:
-                order.append((directory + "/" + leaf, 2))
+                order.append((directory + "/" + leaf if leaf else directory, 2))
         return order
 
     def _move(self, path: str, pid: str, version: int) -> None:
@@ -229,7 +231,7 @@ class Cgroup:
     def update(self, resources: Mapping[str, Any], before: Optional[Mapping[str, Any]] = None) -> list[str]:
         """Make the limits exactly these: what ``resources`` does not name goes back to unlimited. ``before``: the
         resources until now, for those limits of which only that tells that they are set (rates of devices)."""
-        self._check_memory(resources)
+        self.check_memory(resources)
         wanted = taken_back(before, resources) if before else resources
         return self._run(self._writes(self._complete(wanted)), changed_only=True)
 
@@ -249,8 +251,8 @@ class Cgroup:
                         target[key] = value
         return merged
 
-    def _check_memory(self, resources: Mapping[str, Any]) -> None:
-        """v2 answers a limit below usage with the OOM killer, v1 with EBUSY: here both are refused."""
+    def check_memory(self, resources: Mapping[str, Any]) -> None:
+        """v2 answers a limit below usage with the OOM killer, v1 with EBUSY: here both raise ``KernelError``."""
         limit = (resources.get("memory") or {}).get("limit")
         if limit is None or limit < 0 or self.layout.controllers.get("memory", (0, ""))[0] != 2:
             return

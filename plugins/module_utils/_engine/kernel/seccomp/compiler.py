@@ -24,6 +24,7 @@ _NUMBER, _ARCH, _ARGS = 0, 4, 16  # offsets in struct seccomp_data
 _X32 = 0x40000000
 _LONGEST = 4096  # BPF_MAXINSNS
 _ABSENT = 0x00050000 | ENOSYS
+_PERMISSIVE = (ACTIONS["SCMP_ACT_ALLOW"], ACTIONS["SCMP_ACT_LOG"])
 
 Target = Union[int, str]
 
@@ -154,7 +155,8 @@ def _variants(args: Sequence[Mapping[str, Any]]) -> list[tuple[Test, ...]]:
 def _emit_table(program: Program, table: Table, default: int) -> None:
     """The accumulator holds the number."""
     highest = max(table) if table else -1
-    if table:
+    # A profile that only forbids has no opinion on calls it does not name.
+    if table and default not in _PERMISSIVE:
         known = program.label()
         program.emit(JGT, highest, 0, known)
         program.emit(RET, _ABSENT)
@@ -166,7 +168,8 @@ def _emit_table(program: Program, table: Table, default: int) -> None:
             return default
         return rules[0].action if not rules[0].tests else ("rules", number)
 
-    edges = {0} | {edge for number in table for edge in (number, number + 1) if edge <= highest}
+    limit = highest + 1 if default in _PERMISSIVE else highest
+    edges = {0} | {edge for number in table for edge in (number, number + 1) if edge <= limit}
     runs: list[tuple[int, Union[int, tuple[str, int]]]] = []
     for number in sorted(edges):
         if not runs or runs[-1][1] != answer(number):
