@@ -31,7 +31,7 @@ from ..kernel.syscalls import (
     PR_SET_DUMPABLE,
     Kernel,
 )
-from . import finalize, init, parent, userns, users, wire
+from . import finalize, init, joined, parent, userns, users, wire
 from .execspec import ExecSpec
 
 __all__ = ["ExecSpec", "Started", "Target", "set_window", "spawn"]
@@ -49,7 +49,8 @@ class Started(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The container to join. ``pidfd``: of its PID 1; ``program``: its seccomp filter."""
+    """The container to join. ``pidfd``: of its PID 1; ``program``: its seccomp filter; ``watched``: somebody in its pid
+    namespace may open or trace whoever appears there (see ``joined``)."""
 
     pidfd: int
     config: Mapping[str, Any]
@@ -57,6 +58,7 @@ class Target(NamedTuple):
     groups: tuple[str, ...]
     program: Optional[bytes]
     cgroup: Cgroup
+    watched: bool = False
 
 
 def spawn(
@@ -74,7 +76,8 @@ def spawn(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        kernel.setns(target.pidfd, CLONE_NEWPID)
+        if not target.watched:
+            kernel.setns(target.pidfd, CLONE_NEWPID)
         try:
             pid, pidfd, joined = parent.clone_into(kernel, 0, cgroup_fd)
             if pid == 0:
@@ -82,7 +85,8 @@ def spawn(
         finally:
             # What this process forks from here on is on the host again. Failing to return would put every later
             # child into the container: the kernel always allows it, and if not, the exception ends the request.
-            kernel.setns(home, CLONE_NEWPID)
+            if not target.watched:
+                kernel.setns(home, CLONE_NEWPID)
     except OSError as error:
         ours.close()
         raise KernelError.wrap(error, "Cannot enter the container", step="exec_join") from error
@@ -147,7 +151,8 @@ class _Exec:
 
     def join(self) -> users.Identity:
         self.step = "join_namespaces"
-        self.kernel.setns(self.target.pidfd, _OTHERS)
+        others = _OTHERS | (CLONE_NEWPID if self.target.watched else 0)  # of what this process forks
+        self.kernel.setns(self.target.pidfd, others)
         if self.mapped is None:
             os.close(self.target.pidfd)
         self.step = "resolve_user"
@@ -180,7 +185,7 @@ class _Exec:
             master = init.open_terminal(self.kernel, root)
         finally:
             os.close(root)
-        init.attach_terminal(master, identity)
+        init.attach_terminal(master, identity, controlling=not self.target.watched)
         wire.send_packet(self.sync, {"terminal": True}, (master,))
         os.close(master)
 
@@ -199,6 +204,11 @@ class _Exec:
                 details={"exit_code": 126},
             )
         finalize.verify_directory(cwd)
+        if self.target.watched:
+            self.step = "join_pid"
+            joined.move(self.kernel, self.sync, {"moved": True})
+            if self.spec.tty:
+                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         self.step = "exec"
         process = {**self.process, "env": [*(self.process.get("env") or ()), *self.spec.env]}
         env = finalize.environment(process, identity)

@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 from ..errors import KernelError, WharfError
 from ..kernel import pidfd as pidfds
+from ..kernel import procfs
 from ..kernel.cgroups import Cgroup
 from ..kernel.syscalls import Kernel
 from . import exec as execution
@@ -25,7 +26,19 @@ OnExit = Callable[[int], None]  # exit code, TIMED_OUT
 
 
 class _Running:
-    __slots__ = ("leaf", "on_exit", "on_start", "pid", "pidfd", "started", "sync", "terminal", "timed_out", "timer")
+    __slots__ = (
+        "leaf",
+        "moved",
+        "on_exit",
+        "on_start",
+        "pid",
+        "pidfd",
+        "started",
+        "sync",
+        "terminal",
+        "timed_out",
+        "timer",
+    )
 
     def __init__(self, leaf: str, started: execution.Started, on_start: OnStart, on_exit: OnExit) -> None:
         self.leaf = leaf
@@ -35,6 +48,7 @@ class _Running:
         self.on_start = on_start
         self.on_exit = on_exit
         self.started = False
+        self.moved = False
         self.terminal = -1
         self.timed_out = False
         self.timer: Optional[Timer] = None
@@ -69,9 +83,13 @@ class Execs:
         running = _Running(leaf, started, on_start, on_exit)
         self._running[started.pid] = running
         self.loop.add(started.sync.fileno(), lambda _events: self._synced(running))
-        self.loop.add(started.pidfd, lambda _events: self._ended(running))
+        self._watch(running)
         if spec.timeout is not None:
             running.timer = self.loop.after(spec.timeout, lambda: self._expired(running))
+
+    def _watch(self, running: _Running) -> None:
+        pidfd = running.pidfd
+        self.loop.add(pidfd, lambda _events: self._ended(running, pidfd))
 
     def kill_all(self) -> None:
         for running in list(self._running.values()):
@@ -80,11 +98,13 @@ class Execs:
     def drain(self, seconds: float = 2.0) -> None:
         """After the container ended: let the execs' ends be noticed and reported."""
         for running in list(self._running.values()):
-            self._kill(running)
-            if pidfds.wait(running.pidfd, seconds):
+            while running.pid in self._running:
+                self._kill(running)
+                if not pidfds.wait(running.pidfd, seconds):
+                    break
                 if running.sync is not None:
                     self._synced(running)
-                self._ended(running)
+                self._ended(running, running.pidfd)
 
     def signal(self, pid: int, number: int) -> bool:
         running = self._running.get(pid)
@@ -103,6 +123,9 @@ class Execs:
         if message is not None and "terminal" in message:
             running.terminal = fds[0] if fds else -1
             return
+        if message is not None and "moved" in message:
+            self._moved(running, message["pid"])
+            return
         self.loop.remove(running.sync.fileno())
         running.sync.close()
         running.sync = None
@@ -114,6 +137,33 @@ class Execs:
         finally:
             if terminal >= 0:
                 os.close(terminal)
+
+    def _moved(self, running: _Running, pid: Any) -> None:
+        """The process has ended and another one, our child like it, goes on in its place (see ``joined``). Only once,
+        and only a child of ours: the new one shares the container's pid namespace with whoever may take its end of the
+        socket away from it and write what they like."""
+        found = procfs.stat(pid) if isinstance(pid, int) and not running.moved else None
+        if found is None or found.parent != os.getpid() or pid in self._running:
+            return
+        new = os.pidfd_open(pid)
+        self.loop.remove(running.pidfd)
+        del self._running[running.pid]
+        old = running.pidfd  # on its way out, or frozen there with the container: not to be waited for
+        self.loop.add(old, lambda _events: self._gone(old))
+        running.pid, running.pidfd, running.moved = pid, new, True
+        self._running[pid] = running
+        self._watch(running)
+        if running.timed_out:
+            self._kill(running)
+        try:
+            wire.send_packet(running.sync, {"run": True})
+        except OSError:  # killed meanwhile; its end is reported like any
+            pass
+
+    def _gone(self, pidfd: int) -> None:
+        self.loop.remove(pidfd)
+        pidfds.reap(pidfd)
+        os.close(pidfd)
 
     def _expired(self, running: _Running) -> None:
         running.timed_out = True
@@ -133,12 +183,12 @@ class Execs:
         except KernelError:  # the process itself is dead; what it left ends with the container
             pass
 
-    def _ended(self, running: _Running) -> None:
+    def _ended(self, running: _Running, pidfd: int) -> None:
         if running.sync is not None:  # its last words first
             self._synced(running)
             if running.sync is not None:
                 self._synced(running)
-        if self._running.pop(running.pid, None) is None:
+        if running.pidfd != pidfd or self._running.pop(running.pid, None) is None:
             return
         self.loop.remove(running.pidfd)
         code = pidfds.reap(running.pidfd)

@@ -32,7 +32,7 @@ from ..kernel.syscalls import (
     PR_SET_DUMPABLE,
     Kernel,
 )
-from . import finalize, reaper, rootfs, secrets, userns, users, wire
+from . import finalize, joined, reaper, rootfs, secrets, userns, users, wire
 
 FLAGS = {
     "mount": CLONE_NEWNS, "cgroup": CLONE_NEWCGROUP, "uts": CLONE_NEWUTS, "ipc": CLONE_NEWIPC, "pid": CLONE_NEWPID,
@@ -74,6 +74,7 @@ class Init:
         self.process: Mapping[str, Any] = plan.config["process"]
         self.step = "init"
         self.terminal = -1
+        self.joins_pid = False  # a pid namespace that others are in
 
     def run(self) -> NoReturn:
         self.prepare_process()
@@ -113,12 +114,11 @@ class Init:
             if "path" not in namespace:
                 unshare |= flag & (CLONE_NEWNS | CLONE_NEWCGROUP)
                 continue
-            if flag == CLONE_NEWPID:  # joined by the parent: a process cannot change its own
-                continue
             try:
                 fd = os.open(namespace["path"], os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    self.kernel.setns(fd, flag)
+                    self.kernel.setns(fd, flag)  # the pid namespace for what this process forks: see joined
+                    self.joins_pid = self.joins_pid or flag == CLONE_NEWPID
                 finally:
                     os.close(fd)
             except OSError as error:
@@ -216,9 +216,12 @@ class Init:
         self.step = "ready"
         # Descriptors of the host end here at the latest; the sync socket is close-on-exec.
         os.close(self.plan.root_mount)
-        wire.send_packet(self.sync, {"ready": True}, (self.terminal,) if self.terminal >= 0 else ())
-        self.wait("run")
-        _close_others(self.sync.fileno())
+        if self.joins_pid:
+            _close_others(self.sync.fileno(), self.terminal)
+        else:
+            wire.send_packet(self.sync, {"ready": True}, (self.terminal,) if self.terminal >= 0 else ())
+            self.wait("run")
+            _close_others(self.sync.fileno())
         self.step = "become"
         finalize.become(self.kernel, self.process, identity, self.plan.program)
         self.step = "chdir"
@@ -230,6 +233,9 @@ class Init:
                 details={"exit_code": 126},
             )
         finalize.verify_directory(self.process["cwd"])
+        if self.joins_pid:
+            self.step = "join_pid"
+            joined.move(self.kernel, self.sync, {"ready": True}, self.terminal)
         self.step = "exec"
         env = finalize.environment(self.process, identity)
         finalize.set_umask(self.process)
@@ -239,7 +245,7 @@ class Init:
 
     def _connect_stdio(self, identity: users.Identity) -> None:
         if self.terminal >= 0:
-            attach_terminal(self.terminal, identity)
+            attach_terminal(self.terminal, identity, controlling=not self.joins_pid)
             return
         for number, fd in enumerate(self.plan.stdio):
             if fd < 0:
@@ -303,11 +309,12 @@ def open_terminal(kernel: Kernel, rootfd: int) -> int:
     return master
 
 
-def attach_terminal(master: int, identity: users.Identity) -> None:
-    """The slave as controlling terminal and as 0, 1, 2 (the caller is a session leader)."""
+def attach_terminal(master: int, identity: users.Identity, *, controlling: bool = True) -> None:
+    """The slave as controlling terminal (the caller is a session leader then) and as 0, 1, 2."""
     slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
     os.fchown(slave, identity.uid, -1)
-    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    if controlling:
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
     for number in (0, 1, 2):
         os.dup2(slave, number)
     if slave > 2:
@@ -327,9 +334,12 @@ def mount_console(kernel: Kernel, rootfd: int, master: int) -> None:
         os.close(slave)
 
 
-def _close_others(keep: int) -> None:
-    os.closerange(3, keep)
-    os.closerange(keep + 1, 1 << 16)
+def _close_others(*keep: int) -> None:
+    low = 3
+    for fd in sorted(fd for fd in keep if fd >= 3):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, 1 << 16)
 
 
 def loopback_up() -> None:

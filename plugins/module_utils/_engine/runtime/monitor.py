@@ -28,7 +28,7 @@ from ..kernel.cgroups import Cgroup, Layout
 from ..kernel.cgroups.events import OomSource, oom_source
 from ..kernel.syscalls import Kernel
 from ..paths import Paths
-from . import cleanup, health, logs, parent, restart, statefile
+from . import cleanup, health, joined, logs, parent, restart, statefile
 from . import exec as execution
 from .control import Control
 from .execs import Execs
@@ -114,6 +114,7 @@ class Monitor:
             "started": self.started,
             "lock": index(lock),
             "pidfd": index(self.child.pidfd),
+            "ended": self.child.ended,
             "control": index(self.control.listener.fileno()),
             "streams": {name: index(fd) for name, fd in self.stdio.held().items()},
             "ports": [(*key, [index(fd) for fd in held]) for *key, held in self.ports.held()],
@@ -167,6 +168,10 @@ class Monitor:
         self._salvage()
         cleanup.remove_directory(self.run_directory)
         os.mkdir(self.run_directory, 0o700)
+        try:
+            os.unlink(self.directory + "/" + joined.MARK)  # who shared the pid namespace of that run ended with it
+        except FileNotFoundError:
+            pass
         self.stdio = Stdio(self.kernel, self.loop, self.run_directory, self.run_config)
         self.stdio.configure(self.run_config.get("log") or {})
         self.ports.set(self.run_config.get("reserve") or ())
@@ -256,7 +261,14 @@ class Monitor:
             tuple(self.run_config.get("groups") or ()),
             self.kept.program(self.kernel, config),
             self.cgroup,
+            self._watched(config),
         )
+
+    def _watched(self, config: Mapping[str, Any]) -> bool:
+        if any(n["type"] == "pid" and n.get("path") for n in config["linux"]["namespaces"]):
+            return True
+        caps = (config["process"].get("capabilities") or {}).get("bounding") or ()
+        return "CAP_SYS_PTRACE" in caps or os.path.exists(self.directory + "/" + joined.MARK)
 
     def stop(self, number: int, timeout: float, manual: bool) -> None:
         """Ask the container to end; SIGKILL after ``timeout`` seconds (negative: never)."""

@@ -41,12 +41,14 @@ _START_TIMEOUT = 60.0
 
 
 class Child(NamedTuple):
-    """A running container's init. ``terminal``: master of its pty, or -1. ``start``: clock ticks (procfs)."""
+    """A running container's init. ``terminal``: master of its pty, or -1. ``start``: clock ticks (procfs). ``ended``: a
+    process that has made it and ended, to be reaped by the monitor; 0 for none."""
 
     pid: int
     pidfd: int
     start: int
     terminal: int
+    ended: int = 0
 
 
 class Bundle(NamedTuple):
@@ -240,17 +242,24 @@ def _clone(kernel: Kernel, cgroup: Cgroup, plan: init.Plan) -> tuple[int, int, s
 
 def _follow(pid: int, pidfd: int, sync: socket.socket, on_ready: Callable[[int, int], None]) -> Child:
     """From the clone to the running program."""
-    terminal = -1
+    terminal, ended = -1, 0
     try:
         sync.settimeout(_START_TIMEOUT)
-        terminal = _expect_ready(sync)
+        moved, terminal = _expect_ready(sync)
+        if moved:
+            ended, (pid, pidfd) = pid, _moved(pidfd, moved)
+            try:
+                os.waitpid(ended, 0)
+                ended = 0
+            except ChildProcessError:  # the monitor's child, not ours
+                pass
         start = procfs.start_time(pid) or 0
         on_ready(pid, start)
         wire.send_packet(sync, {"run": True})
         message, _fds = wire.recv_packet(sync)
         if message is not None:
             raise wire.error_from_dict(message["error"])
-        return Child(pid, pidfd, start, terminal)
+        return Child(pid, pidfd, start, terminal, ended)
     except BaseException as error:
         _abandon(pid, pidfd, terminal)
         if isinstance(error, OSError):
@@ -260,7 +269,20 @@ def _follow(pid: int, pidfd: int, sync: socket.socket, on_ready: Callable[[int, 
         sync.close()
 
 
-def _expect_ready(sync: socket.socket) -> int:
+def _moved(pidfd: int, pid: int) -> tuple[int, int]:
+    """The process that went into a shared pid namespace in the place of ``pidfd``'s, which ends. It cannot be another
+    one by now: it is a child that nobody reaps but who gets this answer."""
+    try:
+        other = os.pidfd_open(pid)
+    except OSError as error:
+        raise KernelError.wrap(error, "Cannot follow the container's process", step="join_pid") from error
+    pidfds.wait(pidfd)
+    os.close(pidfd)
+    return pid, other
+
+
+def _expect_ready(sync: socket.socket) -> tuple[int, int]:
+    """(pid of the process that has taken over or 0, the terminal's master or -1)."""
     message, fds = wire.recv_packet(sync)
     if message is None:
         raise StartError(
@@ -271,7 +293,7 @@ def _expect_ready(sync: socket.socket) -> int:
         )
     if "error" in message:
         raise wire.error_from_dict(message["error"])
-    return fds[0] if fds else -1
+    return int(message.get("pid") or 0), fds[0] if fds else -1
 
 
 def _lost(error: OSError) -> StartError:

@@ -61,6 +61,8 @@ def open_sources(
     mount still belong to its peer group on the host."""
     found: dict[str, Source] = {}
     for mount in wanted:
+        if mount["type"] == "proc" and mount.get("of"):
+            found[mount["destination"]] = Source(_proc_of(kernel, mount), True)
         if mount["type"] != "bind":
             continue
         try:
@@ -70,6 +72,37 @@ def open_sources(
             raise
         found[mount["destination"]] = Source(fd, stat.S_ISDIR(os.fstat(fd).st_mode))
     return found
+
+
+def _proc_of(kernel: Kernel, mount: Mapping[str, Any]) -> int:
+    """procfs of a pid namespace that this process is not in (``of``: the namespace, and the mount namespace of a
+    container that is in it). Linux 6.18 makes one by descriptor. Before that the other container's own is shown, made
+    sure to be it: what it may have mounted over that is not taken along unless the kernel has locked it there."""
+    pid_ns, *mnt_ns = mount["of"]
+    words = list(mount["options"])
+    fd = os.open(pid_ns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        attrs = mounts.parse_options(words).attr_set
+        try:
+            return kernel.new_fs("proc", (("source", "proc"), ("pidns", fd)), attrs)
+        except OSError as error:
+            if error.errno != 22 or not mnt_ns:  # EINVAL: unknown parameter
+                raise
+        shown = {"from": mnt_ns[0], "source": "/proc", "options": ["bind", *words], "destination": "/proc"}
+        try:
+            clone = _from_elsewhere(kernel, shown)
+        except KernelError:
+            clone = _from_elsewhere(kernel, {**shown, "options": ["rbind", *words]})
+        if os.stat("1/ns/pid", dir_fd=clone).st_ino != os.fstat(fd).st_ino:
+            os.close(clone)
+            raise StartError("/proc of the container whose pid namespace is shared is not its own", step="share_proc")
+        return clone
+    except OSError as error:
+        raise KernelError.wrap(
+            error, "Cannot show the processes of a shared pid namespace", step="share_proc"
+        ) from error
+    finally:
+        os.close(fd)
 
 
 def _clone(kernel: Kernel, dirfd: int, mount: Mapping[str, Any], mapped: Optional[Mapped] = None) -> int:

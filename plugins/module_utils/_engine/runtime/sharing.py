@@ -15,9 +15,9 @@ from typing import Any
 
 from ..errors import KernelError, StartError
 from ..kernel import pidfd as pidfds
-from ..kernel.syscalls import CLONE_NEWPID, Kernel
+from ..kernel.syscalls import Kernel
 from ..paths import Paths
-from . import statefile
+from . import joined, statefile
 
 PREFIX = "container:"
 OWNER = "owner:"  # of a user namespace: whichever owns the network namespace at that path
@@ -25,28 +25,39 @@ _FILES = {"ipc": "ipc", "pid": "pid", "uts": "uts", "network": "net", "mount": "
 
 
 def resolve(kernel: Kernel, paths: Paths, config: dict[str, Any]) -> dict[str, Any]:
-    """``config`` with descriptors of this process (inherited by the clone) in the place of containers; joins a shared
-    pid namespace for the children to come. Raises ``StartError`` when the other one does not run."""
+    """``config`` with descriptors of this process (inherited by the clone) in the place of containers. Raises
+    ``StartError`` when the other one does not run."""
     namespaces = []
+    processes: list[str] = []  # whose /proc is shown: the pid namespace, and a mount namespace that has it
     for namespace in config["linux"]["namespaces"]:
         path = namespace.get("path", "")
         if path.startswith(PREFIX):
             fd = _open(paths, path[len(PREFIX) :], namespace["type"])
             namespace = {**namespace, "path": "/proc/self/fd/%d" % fd}
             if namespace["type"] == "pid":
-                try:
-                    kernel.setns(fd, CLONE_NEWPID)
-                except OSError as error:
-                    raise KernelError.wrap(error, "Cannot join the pid namespace", step="join_namespace") from error
+                _mark(paths, path[len(PREFIX) :])
+                processes.append("/proc/self/fd/%d" % _open(paths, path[len(PREFIX) :], "mount"))
         elif path.startswith(OWNER):
             namespace = _owner(namespace, path[len(OWNER) :])
+        if namespace["type"] == "pid" and namespace.get("path"):
+            processes.insert(0, namespace["path"])
         namespaces.append(namespace)
     mounts = []
     for mount in config["mounts"]:
         if mount.get("from", "").startswith(PREFIX):
             mount = {**mount, "from": "/proc/self/fd/%d" % _open(paths, mount["from"][len(PREFIX) :], "mount")}
+        if mount["type"] == "proc" and processes:
+            mount = {**mount, "of": processes}
         mounts.append(mount)
     return {**config, "linux": {**config["linux"], "namespaces": namespaces}, "mounts": mounts}
+
+
+def _mark(paths: Paths, container_id: str) -> None:
+    """Execs into the other container know by this that they are not alone with it (see ``joined``)."""
+    try:
+        os.close(os.open(paths.container(container_id) + "/" + joined.MARK, os.O_CREAT | os.O_WRONLY, 0o600))
+    except OSError as error:
+        raise KernelError.wrap(error, "Cannot note that a pid namespace is shared", step="join_namespace") from error
 
 
 def _owner(namespace: dict[str, Any], path: str) -> dict[str, Any]:

@@ -90,6 +90,8 @@ class Watch:
         self.woken = woken
         self.helper = helper
         self.monitor: Optional[Monitor] = None
+        if values["ended"]:
+            os.waitpid(values["ended"], 0)
         self.loop = Loop()
         self.loop.add(woken, self._signalled)
         streams = {}
