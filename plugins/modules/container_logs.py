@@ -11,7 +11,10 @@ module: container_logs
 version_added: 0.1.0
 short_description: Read what a container wrote
 description:
-  - Return what a container wrote to its standard output and standard error, whether it runs or not.
+  - Return what a container wrote to its standard output and standard error, whether it runs or not, or wait until it
+    has written a certain line.
+  - Reads what the log drivers V(json-file) and V(local) keep, rotated and compressed files included. A container whose
+    output goes to journald or syslog is refused.
 author:
   - The wharf.engine authors (@wharf-engine)
 extends_documentation_fragment:
@@ -25,7 +28,7 @@ options:
     type: str
     required: true
   tail:
-    description: Only so many of the last lines.
+    description: Only so many of the last lines. Parts of a line longer than 16 KiB count as one.
     type: int
   since:
     description: Only what was written at or after this time, in RFC 3339 or as a duration before now, such as V(10m).
@@ -45,6 +48,21 @@ options:
     description: Begin every line with the time it was written.
     type: bool
     default: false
+  details:
+    description: Return the labels and variables that the container's O(wharf.engine.container#module:log_options) asked
+      for, and begin every line with them.
+    type: bool
+    default: false
+  wait_for:
+    description:
+      - A Python regular expression. The module waits until the container has written a line that it is found in, on one
+        of the streams asked for, and fails when the container ends before that, or O(wait_timeout) has passed.
+      - Without O(since), only what was written since the container was last started is looked at.
+    type: str
+  wait_timeout:
+    description: How many seconds to wait for O(wait_for).
+    type: float
+    default: 60
 seealso:
   - module: wharf.engine.container
 """
@@ -63,6 +81,14 @@ EXAMPLES = r"""
     since: 1h
     stdout: false
     timestamps: true
+
+- name: Go on when the database takes connections
+  wharf.engine.container_logs:
+    name: db
+    wait_for: "ready to accept connections on port ([0-9]+)"
+    wait_timeout: 120
+    tail: 0
+  register: ready
 """
 
 RETURN = r"""
@@ -96,6 +122,28 @@ lines:
       description: The line, without its end.
       type: str
       sample: listening on port 80
+    attrs:
+      description: What the log options C(labels), C(env) and C(tag) say of the container.
+      returned: with O(details)
+      type: dict
+      sample: {tier: front}
+matched:
+  description: The first line that O(wait_for) was found in.
+  returned: with O(wait_for)
+  type: dict
+  contains:
+    time:
+      description: When it was written, in RFC 3339.
+      type: str
+      sample: "2026-11-24T03:40:00.123456789Z"
+    stream:
+      description: Where it was written to, V(stdout) or V(stderr).
+      type: str
+      sample: stdout
+    line:
+      description: The line, without its end.
+      type: str
+      sample: ready to accept connections on port 5432
 error:
   description:
     - What went wrong, for playbooks to act on. RV(msg) says it in a sentence.

@@ -725,14 +725,41 @@ options:
             type: int
       log_driver:
         description:
-          - Where its output goes. V(json-file) keeps it for M(wharf.engine.container_logs), V(none) throws it away.
-          - Changing it replaces the container.
+          - Where its output goes. V(json-file) keeps it in Docker's format, V(local) in a more compact one, both for
+            M(wharf.engine.container_logs). V(journald) sends it to systemd-journald, V(syslog) to a syslog daemon,
+            here or
+            elsewhere, V(none) throws it away.
+          - A log that does not take more, because the disk is full or the daemon is down, makes the container wait
+            when it
+            writes. Nothing of its output is lost meanwhile.
+          - Changed on the running container. What was written before a change between V(json-file) and V(local) can
+            still
+            be read.
         type: str
-        choices: [json-file, none]
+        choices: [json-file, local, journald, syslog, none]
       log_options:
         description:
-          - Options of the O(containers[].log_driver). V(max-size) and V(max-file) make it start a new file when one is
-            full.
+          - Options of the O(containers[].log_driver), with Docker's names. Values are strings, so V("true") and V("3")
+            are quoted.
+          - C(max-size), C(max-file) and C(compress) are for V(json-file), where they are unlimited, V(1) and V(false)
+            by
+            default, and for V(local), where they are V(20m), V(5) and V(true). A file that is full is set aside, and
+            with
+            C(compress) made a gzip file.
+          - C(labels), C(env), both lists with commas, C(labels-regex) and C(env-regex) choose labels and variables of
+            the
+            container that go along, as C(attrs) with V(json-file) and as fields with V(journald).
+          - C(tag) names the container to V(journald) and V(syslog), and is an attribute with V(json-file). It is a
+            template
+            in Go's language over C(.ID), C(.FullID), C(.Name), C(.ImageID), C(.ImageFullID), C(.ImageName),
+            C(.Command),
+            C(.Hostname), C(.DaemonName), C(.ContainerLabels) and C(.ContainerEnv). The default is the short ID.
+          - C(syslog-address) is C(tcp://HOST:PORT), C(udp://HOST:PORT), C(unix://PATH) or C(unixgram://PATH), the
+            host's
+            own daemon by default; C(syslog-facility) a name or number, C(daemon) by default; C(syslog-format) one of
+            C(rfc3164), C(rfc5424), C(rfc5424micro).
+          - With C(mode) V(non-blocking) the container never waits for its log. What the log does not take is kept up to
+            C(max-buffer-size), V(1m) by default, beyond which the oldest lines are given up.
           - Changed on the running container.
         type: dict
         aliases: [log_opt]

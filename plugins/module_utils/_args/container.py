@@ -256,7 +256,12 @@ CONFIG: Table = {
         "compare": "dict",
         "change": "live",
     },
-    "log_driver": {"type": "str", "choices": ["json-file", "none"], "compare": "scalar", "change": "replace"},
+    "log_driver": {
+        "type": "str",
+        "choices": ["json-file", "local", "journald", "syslog", "none"],
+        "compare": "scalar",
+        "change": "live",
+    },
     "log_options": {"normal": "strings", "type": "dict", "aliases": ["log_opt"], "compare": "dict", "change": "live"},
 }
 
@@ -329,6 +334,9 @@ LOGS: Table = {
     "stdout": {"type": "bool", "default": True},
     "stderr": {"type": "bool", "default": True},
     "timestamps": {"type": "bool", "default": False},
+    "details": {"type": "bool", "default": False},
+    "wait_for": {"type": "str"},
+    "wait_timeout": {"type": "float", "default": 60},
 }
 
 INFO: Table = {

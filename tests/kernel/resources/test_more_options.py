@@ -36,7 +36,7 @@ CHANGES: dict[str, tuple[Any, Any, str]] = {
     "dns_opts": (["ndots:2"], ["ndots:3"], "live|replace"),
     "dns_search_domains": (["one.example"], ["two.example"], "live|replace"),
     "healthcheck": ({"test": "true", "interval": "1m"}, {"test": "false", "interval": "1m"}, "live"),
-    "log_driver": ("none", None, "replace"),
+    "log_driver": ("none", None, "live"),
 }
 
 

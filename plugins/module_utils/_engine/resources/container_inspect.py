@@ -37,7 +37,7 @@ def inspect(task: Task, record: ContainerRecord) -> dict[str, Any]:
         "ResolvConfPath": directory + "/files/resolv.conf",
         "HostnamePath": directory + "/files/hostname",
         "HostsPath": directory + "/files/hosts",
-        "LogPath": directory + "/log",
+        "LogPath": directory + "/log" if record.spec.get("log_driver", "json-file") == "json-file" else "",
         "Name": "/" + record.name,
         "RestartCount": facts.get("restart_count", 0),
         "Driver": "overlay",

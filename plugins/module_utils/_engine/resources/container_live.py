@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from ..store.records import ContainerRecord
     from .container_mounts import Change
 
-_MONITOR = ("restart_policy", "restart_retries", "healthcheck", "stop_signal", "log_options", "auto_remove")
+_MONITOR = (
+    "restart_policy", "restart_retries", "healthcheck", "stop_signal", "log_driver", "log_options", "auto_remove",
+)  # fmt: skip
 _FILES = ("links", "etc_hosts", "dns_servers", "dns_opts", "dns_search_domains")
 _MORE_LIMITS = (
     "cpu_period", "cpu_quota", "blkio_weight", "memory_swappiness", "oom_killer",
@@ -79,6 +81,7 @@ class LiveUpdate:
             "mounts": self._mounts,
             "files": self._files,
             "ulimits": self._ulimits,
+            "labels": self._labels,
         }.get(group)
         return (lambda: None) if action is None else (lambda: action(record))
 
@@ -101,6 +104,13 @@ class LiveUpdate:
         settings = make.run_settings(self._task, record, image)
         changes = {key: settings[key] for key in ("restart", "healthcheck", "stop_signal", "log", "on_exit")}
         self._task.runtime.update(record.id, changes)
+
+    def _labels(self, record: ContainerRecord) -> None:
+        if "log_options" in record.spec:
+            from .container_logging import depends_on_labels
+
+            if depends_on_labels(record.spec):
+                self._monitor(record)
 
     def _networks(self, record: ContainerRecord) -> None:
         """Leave networks no longer wanted, join the new ones; one whose settings changed is left and joined."""
@@ -208,4 +218,4 @@ def _group(option: str) -> str:
         return "ports"
     if option in _FILES:
         return "files"
-    return {"networks": "networks", "mounts": "mounts", "ulimits": "ulimits"}.get(option, "row")
+    return {"networks": "networks", "mounts": "mounts", "ulimits": "ulimits", "labels": "labels"}.get(option, "row")

@@ -349,7 +349,6 @@ def run_settings(task: Task, record: ContainerRecord, image: ImageRecord) -> dic
     spec, paths = record.spec, task.paths
     config = image_config(image)
     directory = paths.container(record.id)
-    logs = spec.get("log_options", {})
     return {
         "id": record.id,
         "name": record.name,
@@ -357,15 +356,7 @@ def run_settings(task: Task, record: ContainerRecord, image: ImageRecord) -> dic
         "upper": directory + "/upper",
         "work": directory + "/work",
         "rootfs_readonly": bool(spec.get("read_only")),
-        "log": {
-            "driver": spec.get("log_driver", "json-file"),
-            "path": directory + "/log",
-            "max_size": _log_size(logs),
-            "max_file": int(logs.get("max-file", "1")),
-            "attrs": {
-                key: value for key, value in spec.get("labels", {}).items() if key in logs.get("labels", "").split(",")
-            },
-        },
+        "log": log_settings(record, config, directory),
         "tty": bool(spec.get("tty")),
         "open_stdin": bool(spec.get("interactive")),
         "restart": restart_settings(spec),
@@ -392,11 +383,12 @@ def on_exit(task: Task, record: ContainerRecord) -> list[list[str]]:
     return hooks
 
 
-def _log_size(logs: dict[str, str]) -> Optional[int]:
-    from ..reconcile import values
+def log_settings(record: ContainerRecord, config: dict[str, Any], directory: str) -> dict[str, Any]:
+    if "log_driver" not in record.spec and "log_options" not in record.spec:
+        return {"driver": "json-file", "path": directory + "/log", "max_size": None, "max_file": 1}
+    from . import container_logging
 
-    size = values.size("log_options.max-size", logs.get("max-size", "-1"), unlimited=True)
-    return size if size > 0 else None
+    return container_logging.settings(record, config, directory)
 
 
 def restart_settings(spec: dict[str, Any]) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def last_lines(task: Task, record: ContainerRecord, count: int = LAST_LINES) -> 
     from ..runtime import logs
 
     path = task.paths.container(record.id) + "/log"
-    return [entry["log"].rstrip("\n") for entry in logs.read(path, tail=count)]
+    return [line["log"] for line in logs.lines(path, logs.Choice(), count)]
 
 
 def wait_healthy(task: Task, record: ContainerRecord, timeout: Optional[float]) -> None:

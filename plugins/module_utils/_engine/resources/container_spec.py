@@ -17,7 +17,6 @@ from .tables import CONTAINER
 from .task import Task
 
 MINIMUM_MEMORY = 6 << 20  # Docker's floor; a container below it cannot even start its init
-_LOG_OPTIONS = {"json-file": ("max-size", "max-file", "labels", "tag", "compress"), "none": ()}
 DETACHED_MODES = ("host", "none")
 
 
@@ -38,7 +37,10 @@ def wanted(task: Task) -> dict[str, Any]:
     _check_security(spec)
     _check_process(spec)
     _check_mounts(spec)
-    _check_logging(spec)
+    if "log_driver" in spec or "log_options" in spec:
+        from . import container_logging
+
+        container_logging.check(spec)
     return spec
 
 
@@ -260,19 +262,3 @@ def _check_mounts(spec: dict[str, Any]) -> None:
                 path=mount["source"],
                 hint="create the path first, or use volumes, which creates a missing directory",
             )
-
-
-def _check_logging(spec: dict[str, Any]) -> None:
-    driver = spec.get("log_driver", "json-file")
-    if driver == "json-file":
-        spec.pop("log_driver", None)
-    logs = spec.get("log_options", {})
-    for name in logs:
-        if name not in _LOG_OPTIONS[driver]:
-            raise bad("log_options", name, "is not an option of the log driver %s" % driver)
-    if "max-size" in logs:
-        values.size("log_options.max-size", logs["max-size"], unlimited=True)
-    if "max-file" in logs and (not logs["max-file"].isdigit() or int(logs["max-file"]) < 1):
-        raise bad("log_options.max-file", logs["max-file"], "is not a number of at least 1")
-    if logs.get("compress") not in (None, "false"):
-        raise bad("log_options.compress", logs["compress"], "is not supported in this release")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Optional
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
@@ -106,15 +106,27 @@ def lines(path: str, chosen: Choice, tail: Optional[int] = None) -> Iterator[Rec
     if tail is not None:
         yield from reversed(_last_lines(path, chosen, tail))
         return
-    begun: dict[str, list[Record]] = {}
-    for record in _forward(path):
-        if chosen.takes(record):
-            parts = begun.setdefault(record["stream"], [])
+    joiner = Joiner()
+    yield from joiner.add(record for record in _forward(path) if chosen.takes(record))
+    yield from joiner.rest()
+
+
+class Joiner:
+    """Makes lines of records, which come oldest first."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, list[Record]] = {}
+
+    def add(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            parts = self._begun.setdefault(record["stream"], [])
             parts.append(record)
             if not is_part(record):
-                yield _joined(begun.pop(record["stream"]))
-    for parts in begun.values():
-        yield _joined(parts)
+                yield _joined(self._begun.pop(record["stream"]))
+
+    def rest(self) -> list[Record]:
+        """Lines whose end has not come."""
+        return [_joined(parts) for parts in self._begun.values()]
 
 
 def _last_lines(path: str, chosen: Choice, tail: int) -> list[Record]:

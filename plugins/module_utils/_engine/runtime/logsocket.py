@@ -149,7 +149,8 @@ class Syslog(SocketLog):
         super().__init__()
         self._address: str = log.get("address") or ""
         self._format: str = log.get("format") or ""
-        self._facility = FACILITIES[log.get("facility") or "daemon"]
+        facility = log.get("facility", "daemon")
+        self._facility: int = FACILITIES[facility] if isinstance(facility, str) else facility
         self._tag = str(log.get("tag") or "").encode("utf-8", "replace")
         self._host = os.uname().nodename.encode() or b"-"
         self._rest = b""  # of a message that the stream has taken half of
