@@ -15,77 +15,22 @@ import functools
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from typing import Any, Optional
+from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [ROOT + "/plugins", ROOT + "/tests"]
 
-from helpers import debian  # noqa: E402
+from bench.pulls import list_rows, pull_rows  # noqa: E402
+from bench.rows import Row, Samples, command, interleaved, timed  # noqa: E402
 from helpers.engine import Engine, engine  # noqa: E402
 from helpers.private_network import private_network  # noqa: E402
-from helpers.registry import Registry  # noqa: E402
 
 SLEEP = ["sleep", "1000"]
-Samples = list[float]
-
-
-class Row:
-    """One line of the report: our samples, the peers' samples, the budget in words."""
-
-    def __init__(self, what: str, unit: str, ours: Samples, peers: dict[str, Samples], budget: str) -> None:
-        self.what, self.unit, self.ours, self.peers, self.budget = what, unit, ours, peers, budget
-
-    def as_dict(self) -> dict[str, Any]:
-        mine = statistics.median(self.ours)
-        return {
-            "what": self.what,
-            "unit": self.unit,
-            "budget": self.budget,
-            "wharf": summary(self.ours),
-            "peers": {
-                name: {**summary(s), "ratio": round(statistics.median(s) / mine, 2)} for name, s in self.peers.items()
-            },
-        }
-
-
-def summary(samples: Samples) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(samples), 3),
-        "min": round(min(samples), 3),
-        "max": round(max(samples), 3),
-        "n": len(samples),
-    }
-
-
-def timed(work: Callable[[], Any]) -> float:
-    """Milliseconds."""
-    begin = time.perf_counter()
-    work()
-    return (time.perf_counter() - begin) * 1000
-
-
-def interleaved(
-    count: int, works: dict[str, Callable[[], Any]], between: Optional[Callable[[], Any]] = None
-) -> dict[str, Samples]:
-    """Every candidate once per round, so that drift of the machine hits all alike."""
-    samples: dict[str, Samples] = {name: [] for name in works}
-    for _n in range(count):
-        for name, work in works.items():
-            samples[name].append(timed(work))
-            if between is not None:
-                between()
-    return samples
-
-
-def command(*argv: str) -> Callable[[], Any]:
-    return lambda: subprocess.run(argv, check=True, capture_output=True)
 
 
 # -- peers -----------------------------------------------------------------------------------------------------
@@ -282,45 +227,6 @@ def exec_rows(instance: Engine, found: dict[str, str], count: int) -> Iterator[R
     yield Row("exec of /bin/true in a running container", "ms", mine, samples, "≤ 15 ms")
 
 
-def pull_rows(instance: Engine, found: dict[str, str], directory: str, count: int) -> Iterator[Row]:
-    """Pull of a three-layer Debian image (about 180 MB unpacked) from a registry on loopback into an empty store, and
-    the same pull when nothing changed. skopeo only copies the blobs; docker and we also unpack or index them."""
-    with Registry(directory) as registry:
-        debian.oci_layout(directory + "/layout")
-        registry.push_layout(directory + "/layout:latest", "bench:1")
-        name, copy = registry.host + "/bench:1", directory + "/copy"
-
-        def pull(always: bool = False) -> None:
-            instance.run("image", name=name, pull="always" if always else "missing")
-
-        works: dict[str, Callable[[], Any]] = {"wharf": pull}
-        if shutil.which("skopeo"):
-            works["skopeo to OCI"] = command(
-                "skopeo", "copy", "--src-tls-verify=false", "docker://" + name, "oci:%s:1" % copy
-            )
-        if "docker" in found:
-            works["docker"] = command("docker", "pull", name)
-
-        def forget() -> None:
-            instance.run("image", name=name, state="absent")
-            shutil.rmtree(copy, ignore_errors=True)
-            if "docker" in found:
-                subprocess.run(["docker", "rmi", "-f", name], capture_output=True, check=False)
-
-        samples = interleaved(count, works, forget)
-        mine = samples.pop("wharf")
-        yield Row("pull of a three-layer image, cold", "ms", mine, samples, "≥ docker and skopeo")
-        pull()
-        same: dict[str, Callable[[], Any]] = {"wharf": lambda: pull(True)}
-        if "docker" in found:
-            same["docker"] = command("docker", "pull", name)
-            same["docker"]()
-        samples = interleaved(count, same)
-        mine = samples.pop("wharf")
-        yield Row("the same pull when nothing changed", "ms", mine, samples, "1 request")
-        forget()
-
-
 def report(rows: list[Row]) -> str:
     lines = ["%-58s %10s %10s %10s  %s" % ("what", "median", "min", "max", "budget; peers (ratio to us)")]
     for row in rows:
@@ -342,27 +248,45 @@ def report(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+GROUPS = ("pull", "images", "start", "many", "exec", "idle", "ports")
+
+
+def network_rows(instance: Engine, found: dict[str, str], count: int, wanted: list[str]) -> Iterator[Row]:
+    if "start" in wanted:
+        yield from start_rows(instance, found, count)
+    if "many" in wanted:
+        yield from many_rows(instance, found)
+    if "exec" in wanted:
+        yield from exec_rows(instance, found, count)
+    if "idle" in wanted:
+        yield from idle_rows(instance, count)
+    if "ports" in wanted:
+        yield from port_rows(instance, min(count, 10))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=20, help="samples of each row")
+    parser.add_argument("--only", action="append", choices=GROUPS, help="only these rows (may be repeated)")
     parser.add_argument("--json", default="", help="also write the figures to this file")
     options = parser.parse_args()
     directory = tempfile.mkdtemp(prefix="wharf-bench")
     rows: list[Row] = []
+    wanted = options.only or list(GROUPS)
     try:
         with engine(directory) as instance:
             instance.busybox()
             # Peers live in the host's network; ours in a namespace, so that nothing of the benchmark stays on the host.
             found = peers(directory + "/busybox.tar")
             # No bridge is needed to pull, and the peers' registry must be on the host's loopback.
-            rows += pull_rows(instance, found, directory, min(options.n, 5))
-            with private_network():
-                rows += start_rows(instance, found, options.n)
-                rows += many_rows(instance, found)
-                rows += exec_rows(instance, found, options.n)
-                rows += idle_rows(instance, options.n)
-                rows += port_rows(instance, min(options.n, 10))
-                instance.close()
+            if "pull" in wanted:
+                rows += pull_rows(instance, found, directory, min(options.n, 5))
+            if "images" in wanted:
+                rows += list_rows(directory, options.n)
+            if set(wanted) - {"pull", "images"}:
+                with private_network():
+                    rows += network_rows(instance, found, options.n, wanted)
+                    instance.close()
             remove_peers(found)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
