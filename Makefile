@@ -23,7 +23,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 say = @printf '\n== %s\n' "$(1)"
 
-.PHONY: help apt venv tree lint sanity unit kernel integration molecule test campaign lab lab-ci lab-matrix lab-apt bench demo demo-clean collection clean
+.PHONY: oci oci-callers help apt venv tree lint sanity unit kernel integration molecule test campaign lab lab-ci lab-matrix lab-apt bench demo demo-clean collection clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -103,6 +103,13 @@ lab-apt:
 bench: tree  ## measurements, as a table and as .build/bench.json
 	$(call say,benchmarks)
 	$(BIN)/python tests/bench/run.py --json $(BUILD)/bench.json
+
+oci:  ## the runtime with runc's command line, as build/wharf-oci
+	@$(PYTHON) tools/oci.py build
+
+oci-callers: venv oci  ## the same under real callers: podman and dockerd (root; installs them with apt)
+	@EXTRA="podman docker.io runc crun" tools/apt.sh
+	$(PYTEST) tests/callers $(PYTEST_ARGS)
 
 collection: tree  ## the collection tarball, in .build/dist
 	cd $(TREE) && $(BIN)/ansible-galaxy collection build --force --output-path $(BUILD)/dist

@@ -53,3 +53,12 @@ def test_what_runs_at_boot_finds_the_engine(host: Any, report: Any) -> None:
     python = report["python"]["executable"]
     found = host.run("%s -I -S %s %s /run/wharf-molecule", python, script, STATE)
     assert found.rc == 0, found.stderr
+
+
+def test_the_runtime_is_on_the_path_and_runs_the_engine_that_came_last(host: Any) -> None:
+    runtime = host.file("/usr/local/bin/wharf-oci")
+    assert runtime.is_symlink and runtime.linked_to == "/usr/local/lib/wharf-oci/wharf-oci"
+    launcher = host.file("/usr/local/lib/wharf-oci/wharf-oci")
+    assert launcher.user == "root" and launcher.mode == 0o755
+    found = host.run("/usr/local/bin/wharf-oci --version")
+    assert found.rc == 0 and found.stdout.startswith("wharf-oci version "), found.stderr
