@@ -206,6 +206,7 @@ class _Exec:
         finalize.verify_directory(cwd)
         if self.target.watched:
             self.step = "join_pid"
+            init.close_others(self.sync.fileno())
             joined.move(self.kernel, self.sync, {"moved": True})
             if self.spec.tty:
                 fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -217,11 +217,11 @@ class Init:
         # Descriptors of the host end here at the latest; the sync socket is close-on-exec.
         os.close(self.plan.root_mount)
         if self.joins_pid:
-            _close_others(self.sync.fileno(), self.terminal)
+            close_others(self.sync.fileno(), self.terminal)
         else:
             wire.send_packet(self.sync, {"ready": True}, (self.terminal,) if self.terminal >= 0 else ())
             self.wait("run")
-            _close_others(self.sync.fileno())
+            close_others(self.sync.fileno())
         self.step = "become"
         finalize.become(self.kernel, self.process, identity, self.plan.program)
         self.step = "chdir"
@@ -334,7 +334,7 @@ def mount_console(kernel: Kernel, rootfd: int, master: int) -> None:
         os.close(slave)
 
 
-def _close_others(*keep: int) -> None:
+def close_others(*keep: int) -> None:
     low = 3
     for fd in sorted(fd for fd in keep if fd >= 3):
         os.closerange(low, fd)
