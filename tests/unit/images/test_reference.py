@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from module_utils._engine.errors import UsageError
-from module_utils._engine.images.reference import Reference, check_registry, is_digest, parse
+from module_utils._engine.images.reference import Reference, check_registry, familiar, is_digest, parse
 
 D = "sha256:" + "ab" * 32
 
 
 @pytest.mark.parametrize(
-    ("text", "full", "familiar"),
+    ("text", "full", "short"),
     [
         ("busybox", "docker.io/library/busybox:latest", "busybox:latest"),
         ("user/app:1", "docker.io/user/app:1", "user/app:1"),
@@ -34,10 +34,11 @@ D = "sha256:" + "ab" * 32
         ("x:_A.b-C", "docker.io/library/x:_A.b-C", "x:_A.b-C"),
     ],
 )
-def test_the_normal_form_is_dockers(text: str, full: str, familiar: str) -> None:
+def test_the_normal_form_is_dockers(text: str, full: str, short: str) -> None:
     reference = parse(text)
     assert str(reference) == full
-    assert reference.familiar() == familiar
+    assert reference.familiar() == short
+    assert familiar(full) == parse(full).familiar()
     assert parse(reference.familiar()) == reference
     assert str(parse(full)) == full
 
@@ -123,6 +124,7 @@ def test_whatever_parses_is_a_fixed_point(text: str) -> None:
         return
     assert str(parse(str(reference))) == str(reference)
     assert parse(reference.familiar()) == reference
+    assert familiar(str(reference)) == parse(str(reference)).familiar()
 
 
 @given(st.text(max_size=80))

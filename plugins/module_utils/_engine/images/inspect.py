@@ -20,8 +20,8 @@ def inspect(record: ImageRecord, names: Sequence[str] = (), repo_digests: Sequen
     config = record.config
     shown: dict[str, Any] = {
         "Id": record.id,
-        "RepoTags": sorted(_familiar(name) for name in names if "@" not in name),
-        "RepoDigests": sorted({_familiar(name) for name in (*repo_digests, *(n for n in names if "@" in n))}),
+        "RepoTags": sorted(references.familiar(name) for name in names if "@" not in name),
+        "RepoDigests": sorted({references.familiar(name) for name in (*repo_digests, *(n for n in names if "@" in n))}),
         "Parent": "",
         "Comment": _last_comment(config),
         "Created": config.get("created") or "0001-01-01T00:00:00Z",
@@ -39,10 +39,6 @@ def inspect(record: ImageRecord, names: Sequence[str] = (), repo_digests: Sequen
     if config.get("variant"):
         shown["Variant"] = config["variant"]
     return shown
-
-
-def _familiar(name: str) -> str:
-    return references.parse(name).familiar()
 
 
 def _last_comment(config: dict[str, Any]) -> str:

@@ -66,6 +66,15 @@ class Reference(NamedTuple):
         return self.canonical()
 
 
+def familiar(canonical: str) -> str:
+    """``parse(canonical).familiar()`` of a name in normal form, as the store has them, for a fraction of the price."""
+    if not canonical.startswith(DEFAULT_DOMAIN + "/"):
+        return canonical
+    path = canonical[len(DEFAULT_DOMAIN) + 1 :]
+    short = path[len("library/") :] if path.startswith("library/") else path
+    return path if "/" in short else short
+
+
 def is_digest(text: object) -> bool:
     """Whether ``text`` is exactly ``sha256:`` and 64 lower-case hex digits."""
     return isinstance(text, str) and len(text) == 71 and text.startswith("sha256:") and _HEX.issuperset(text[7:])
