@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import shutil
 import signal
+import subprocess
+import tempfile
 
 import pytest
+from helpers.log_receivers import Receiver
 from module_utils._engine.kernel import procfs
 from module_utils._engine.runtime import logs
 
@@ -81,3 +86,143 @@ def test_no_line_is_lost_or_repeated_when_the_monitor_is_killed_under_a_flood(en
     if rotated:
         assert len(logs.files(settings(engine, cid, driver)["path"])) > 4
     engine.runtime.delete(cid)
+
+
+# -- logs that do not take it --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk():
+    """A file system of 1 MiB."""
+    directory = tempfile.mkdtemp(prefix="wl", dir="/run")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", directory], check=True)
+    yield directory
+    subprocess.run(["umount", "-l", directory], check=True)
+    os.rmdir(directory)
+
+
+def fill(directory, room=100 * 1024):
+    """But for ``room`` bytes."""
+    fd = os.open(directory + "/filler", os.O_WRONLY | os.O_CREAT)
+    with contextlib.suppress(OSError):
+        while True:
+            os.write(fd, bytes(4096))
+    os.truncate(fd, os.fstat(fd).st_size - room)
+    os.close(fd)
+
+
+def trouble(engine, cid):
+    return engine.runtime.state(cid)["log_error"]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_full_disk_makes_the_container_wait_says_so_once_and_loses_nothing(engine, small_disk, driver):
+    cid = engine.create(["/bin/sh", "-c", "seq 1 60000; exec sleep 1000"])
+    path = small_disk + "/log" + (".local" if driver == "local" else "")
+    configure(engine, cid, {"driver": driver, "path": path})
+    fill(small_disk)
+    engine.runtime.start(cid)
+    engine.until(lambda: "No space left on device" in trouble(engine, cid))
+    with open(engine.paths.run + "/spawner.log") as stream:
+        assert sum(cid[:12] in line for line in stream) == 1
+    waiting = list(logs.read(small_disk + "/log"))
+    assert [int(record["log"]) for record in waiting] == list(range(1, len(waiting) + 1)), "no half records"
+    # The monitor does everything else meanwhile; and its successor goes on waiting.
+    assert engine.exec(cid, "/bin/echo", "here").stdout == b"here\n"
+    kill_monitor(engine, cid)
+    engine.until(lambda: "No space left on device" in trouble(engine, cid))
+    subprocess.run(["mount", "-o", "remount,size=16m", small_disk], check=True)
+    engine.until(lambda: last_in(small_disk + "/log") == "60000\n")
+    assert [int(record["log"]) for record in logs.read(small_disk + "/log")] == list(range(1, 60001))
+    engine.until(lambda: not trouble(engine, cid))
+    engine.runtime.kill(cid, signal.SIGKILL)
+
+
+def last_in(path):
+    return next((record["log"] for record in logs.read(path, tail=1)), "")
+
+
+def test_a_container_whose_log_is_full_can_be_stopped_and_what_is_lost_then_is_told(engine, small_disk):
+    cid = engine.create(["/bin/sh", "-c", "seq 1 60000; exec sleep 1000"])
+    configure(engine, cid, {"driver": "json-file", "path": small_disk + "/log"})
+    fill(small_disk)
+    engine.runtime.start(cid)
+    engine.until(lambda: trouble(engine, cid))
+    engine.runtime.stop(cid, timeout=0.1)
+    state = engine.runtime.wait(cid, timeout=20)
+    assert state["status"] == "exited" and engine.leavings(cid) == []
+    assert "bytes of its output are lost: " in state["log_error"]
+    waiting = list(logs.read(small_disk + "/log"))
+    assert [int(record["log"]) for record in waiting] == list(range(1, len(waiting) + 1))
+
+
+def test_a_container_that_must_not_wait_goes_on_and_keeps_its_newest_lines(engine, small_disk):
+    command = "seq 1 400000; until [ -e /tmp/go ]; do sleep 0.02; done; echo after; exec sleep 1000"
+    cid = engine.create(["/bin/sh", "-c", command])
+    configure(engine, cid, {"driver": "json-file", "path": small_disk + "/log", "max_buffer": 100_000})
+    fill(small_disk)
+    engine.runtime.start(cid)
+    spool = engine.paths.container_run(cid) + "/stdout.spool"
+    size = sum(len("%d\n" % number) for number in range(1, 400001))
+    engine.until(lambda: os.path.exists(spool) and os.path.getsize(spool) == size)  # it was not held up
+    assert os.stat(spool).st_blocks * 512 < 400_000
+    subprocess.run(["mount", "-o", "remount,size=16m", small_disk], check=True)
+    assert engine.exec(cid, "/bin/touch", "/tmp/go").exit_code == 0
+    engine.until(lambda: last_in(small_disk + "/log") == "after\n")
+    numbers = [int(record["log"]) for record in list(logs.read(small_disk + "/log"))[:-1]]
+    assert numbers == list(range(numbers[0], 400001)), "whole lines, the newest, none missing between them"
+    assert sum(len("%d\n" % number) for number in numbers) <= 100_000
+    engine.until(lambda: "oldest lines were given up" in trouble(engine, cid))
+    assert "the %d oldest" % (400000 - len(numbers)) in trouble(engine, cid)
+    engine.runtime.kill(cid, signal.SIGKILL)
+
+
+def test_a_monitor_whose_syslog_is_down_is_replaced_all_the_same(engine):
+    directory = tempfile.mkdtemp(prefix="wl", dir="/run")
+    receiver = Receiver("unix", directory)
+    cid = engine.create(["/bin/sh", "-c", "i=0; while true; do i=$((i+1)); echo $i; sleep 0.01; done"])
+    configure(engine, cid, {"driver": "syslog", "address": receiver.url, "tag": "t"})
+    engine.runtime.start(cid)
+    got = [int(receiver.message().split()[-1]) for _n in range(5)]
+    receiver.close()
+    engine.until(lambda: trouble(engine, cid))
+    kill_monitor(engine, cid)
+    assert engine.exec(cid, "/bin/echo", "here").stdout == b"here\n"
+    engine.until(lambda: trouble(engine, cid))
+    receiver.open()
+    got += [int(receiver.message().split()[-1]) for _n in range(50)]
+    # What the old daemon had taken and not read is its own.
+    assert got == sorted(set(got)) and len(range(got[4], got[5])) < 50
+    assert got[5:] == list(range(got[5], got[5] + 50))
+    engine.runtime.kill(cid, signal.SIGKILL)
+    receiver.close()
+    shutil.rmtree(directory)
+
+
+def test_a_flood_of_one_container_does_not_delay_the_others(engine):
+    """Each has a monitor of its own: while one floods, another's lines come through, and it can be talked to."""
+    flood = create(engine, "exec yes flood", "json-file", max_size=1 << 20, max_file=2)
+    quiet = create(engine, "i=0; while [ $i -lt 50 ]; do i=$((i+1)); echo $i; done; exec sleep 1000", "json-file")
+    engine.runtime.start(flood)
+    path = engine.paths.container(flood) + "/log"
+    engine.until(lambda: os.path.exists(path + ".1"))
+    inode = os.stat(path + ".1").st_ino
+    engine.runtime.start(quiet)
+    engine.until(lambda: last(engine, quiet) == "50\n")
+    assert engine.exec(flood, "/bin/echo", "still").stdout == b"still\n"
+    engine.until(lambda: os.stat(path + ".1").st_ino != inode)  # and it floods on
+    for cid in (flood, quiet):
+        engine.runtime.stop(cid, timeout=0.1)
+
+
+def test_a_line_that_was_begun_before_the_monitor_died_is_whole_afterwards(engine):
+    script = "printf be; printf er >&2; until [ -e /tmp/go ]; do sleep 0.02; done; echo gun; echo ror >&2; sleep 1000"
+    cid = create(engine, script, "json-file")
+    engine.runtime.start(cid)
+    run = engine.paths.container_run(cid)
+    engine.until(lambda: [os.path.getsize("%s/%s.spool" % (run, name)) for name in ("stdout", "stderr")] == [2, 2])
+    kill_monitor(engine, cid)
+    engine.exec(cid, "/bin/touch", "/tmp/go")
+    engine.until(lambda: len(said(engine, cid)) + len(said(engine, cid, "stderr")) == 2)
+    assert said(engine, cid) == ["begun"] and said(engine, cid, "stderr") == ["error"]
+    engine.runtime.kill(cid, signal.SIGKILL)

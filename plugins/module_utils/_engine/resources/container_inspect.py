@@ -71,7 +71,7 @@ def _state(facts: dict[str, Any]) -> dict[str, Any]:
         "Dead": False,
         "Pid": facts.get("pid") or 0 if status in ("running", "paused") else 0,
         "ExitCode": facts.get("exit_code") or 0,
-        "Error": facts.get("error") or "",
+        "Error": facts.get("error") or facts.get("log_error") or "",
         "StartedAt": facts.get("started_at") or ZERO,
         "FinishedAt": facts.get("finished_at") or ZERO,
     }

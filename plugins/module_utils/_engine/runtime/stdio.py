@@ -114,8 +114,9 @@ class Stdio:
         self._stop_waiting()  # for the log before
         self.pump, self._log, self._buffer, self._opened = pump, log, log.get("max_buffer"), True
 
-    def resume(self) -> None:
-        """Bring what a monitor before us had not brought to the log there."""
+    def resume(self, told: bool) -> None:
+        """Bring what a monitor before us had not brought to the log there. ``told``: it had told of trouble."""
+        self._told = told
         self._try_again()
 
     # -- ends ------------------------------------------------------------------------------------------------------
@@ -268,20 +269,18 @@ class Stdio:
         except OSError as error:
             self._stall(error)
             return
-        if not self._stalled:
-            return
-        self._stalled = False
-        self._delay = _RETRY
-        for fd in self._readers:
-            self.loop.add(fd, lambda _events, fd=fd: self._read(fd))  # type: ignore[misc]
-        if self.terminal >= 0:
-            self._listen_again(self.terminal)
+        if self._stalled:
+            self._stalled = False
+            self._delay = _RETRY
+            for fd in self._readers:
+                self.loop.add(fd, lambda _events, fd=fd: self._read(fd))  # type: ignore[misc]
+            if self.terminal >= 0:
+                self._listen_again(self.terminal)
         if self._dropped:
             self.trouble("While the log could not be written, the %d oldest lines were given up" % self._dropped)
-            self._dropped, self._told = 0, False
         elif self._told:
-            self._told = False
             self.trouble("")
+        self._dropped, self._told = 0, False
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

@@ -106,7 +106,7 @@ class Watch:
         if values["awake"]:
             self.full()
         if values["adopted"]:
-            self.stdio.resume()
+            self.stdio.resume(bool(values["state"].get("log_error")))
 
     def _wake_up(self, _events: int) -> None:
         """Something that needs the whole monitor. It takes over the descriptors, and poll reports this one again."""
