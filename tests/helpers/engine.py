@@ -14,7 +14,7 @@ import tempfile
 import time
 from typing import Any, Iterator, Optional
 
-from module_utils._args import common, container, export, host, image, network, prune, volume
+from module_utils._args import around, common, container, export, host, image, network, prune, volume
 from module_utils._engine.entry import dispatch
 from module_utils._engine.paths import Paths
 
@@ -25,7 +25,10 @@ _TABLES = {
     "container_exec": (container.EXEC,),
     "container_export": (export.CONTAINER_EXPORT,),
     "container_info": (container.INFO,),
+    "container_kill": (around.KILL,),
     "container_logs": (container.LOGS,),
+    "container_rename": (around.RENAME,),
+    "container_wait": (around.WAIT,),
     "containers": (container.MANY,),
     "host_info": (host.INFO,),
     "image": (image.IMAGE, image.TRANSPORT),

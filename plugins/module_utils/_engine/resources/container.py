@@ -10,6 +10,7 @@ existing container is operated on and its description left alone.
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ..errors import NotFound
@@ -332,7 +333,9 @@ class _Reconciler:
 
         if wish in ("started", "healthy"):
             if running and task.params.get("restart") and not plan.operations:
-                plan.add(Operation("stop", "container", name, lambda: container_run.stop(task, current(), kill=kill)))
+                # Not remembered as a stop: it is to run, also when this is cut short, and auto_remove must not take it.
+                halt = partial(container_run.stop, task, record, kill=kill, remember=False)
+                plan.add(Operation("stop", "container", name, halt, why="restart"))
                 running = False
             if not running:
                 why = "is %s" % self._facts["status"]

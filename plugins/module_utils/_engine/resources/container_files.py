@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 KINDS = ("modified", "added", "deleted")
 
 
-def wanted(task: Task) -> tuple[ContainerRecord, ImageRecord]:
-    """The container that the task names, and its image. Raises ``NotFound``."""
-    name = task.params["container"]
+def named(task: Task, name: str) -> ContainerRecord:
+    """By name, id, or the beginning of an id. Raises ``NotFound``, ``Conflict``."""
     record = task.store.containers.get(name)
     if record is None:
         raise NotFound("No such container: %s" % name, step="find_container", subject="container %s" % name)
+    return record
+
+
+def wanted(task: Task) -> tuple[ContainerRecord, ImageRecord]:
+    """The container that the task names, and its image. Raises ``NotFound``."""
+    record = named(task, task.params["container"])
     image = task.store.images.get(record.image_id)
     if image is None:
         raise NotFound(
