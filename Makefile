@@ -79,7 +79,7 @@ integration: tree  ## real ansible-playbook runs (root)
 
 molecule: tree  ## the roles, verified with testinfra (root)
 	$(call say,molecule)
-	cd $(TREE) && PATH=$(BIN):$$PATH $(BIN)/molecule test -s host --report
+	cd $(TREE) && PATH=$(BIN):$$PATH $(BIN)/molecule test -s host -s registry --report
 
 test: lint sanity unit kernel integration molecule  ## everything CI runs
 

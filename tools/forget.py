@@ -17,6 +17,8 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "plugins"))
 
 from module_utils._engine.kernel.cgroups import Cgroup, Layout
+from module_utils._engine.kernel.netlink import Netlink
+from module_utils._engine.network import bridge
 from module_utils._engine.network.firewall import Firewall
 from module_utils._engine.network.service import NetworkService
 from module_utils._engine.paths import Paths
@@ -30,7 +32,11 @@ def main(state: str, run: str) -> None:
             if store.containers.list():
                 raise SystemExit("There are still containers: remove them first")
             for record in store.networks.list():
-                networks.remove(record)
+                if record.name == bridge.DEFAULT_NETWORK:  # no task may remove it
+                    with Netlink() as netlink:
+                        bridge.remove(netlink, paths, record)
+                else:
+                    networks.remove(record)
     _end_processes(state, run)
     Firewall(paths).remove()
     Cgroup(Layout.detect(), paths.cgroup).remove()
