@@ -58,6 +58,21 @@ options:
     type: str
     choices: [never, missing, always]
     default: missing
+  verify:
+    description:
+      - Use the image only if its signature says what it should, as with O(wharf.engine.image#module:verify), where it
+        is described. It holds for an image that is on the target already, too, and a container that exists is not
+        changed when its image is refused.
+      - It says how this run goes about it, and never makes a difference between the task and the container.
+    type: dict
+    suboptions:
+      key:
+        description: The public key as PEM text, or the path of a file on the target with it.
+        type: str
+        required: true
+      identity:
+        description: The reference that the signature must name, when it is not O(image).
+        type: str
   recreate:
     description:
       - Replace the container even if nothing differs.
@@ -840,7 +855,8 @@ error:
     kind:
       description:
         - The kind of failure, one of a fixed set, such as V(usage), V(not_found), V(conflict), V(in_use), V(kernel),
-          V(disk_full), V(start), V(unhealthy), V(registry), V(auth), V(integrity), V(timeout), V(internal).
+          V(disk_full), V(start), V(unhealthy), V(registry), V(auth), V(integrity), V(untrusted), V(timeout),
+          V(internal).
       type: str
       sample: conflict
     step:

@@ -91,6 +91,22 @@ options:
         type: str
         choices: [absent, present, healthy, started, stopped]
         default: started
+      verify:
+        description:
+          - Use the image only if its signature says what it should, as with
+            O(containers[].wharf.engine.image#module:verify), where it
+            is described. It holds for an image that is on the target already, too, and a container that exists is not
+            changed when its image is refused.
+          - It says how this run goes about it, and never makes a difference between the task and the container.
+        type: dict
+        suboptions:
+          key:
+            description: The public key as PEM text, or the path of a file on the target with it.
+            type: str
+            required: true
+          identity:
+            description: The reference that the signature must name, when it is not O(containers[].image).
+            type: str
       recreate:
         description:
           - Replace the container even if nothing differs.

@@ -23,6 +23,12 @@ COMMON: Table = {
     "run_dir": {"type": "path", "default": "/run/wharf"},
 }
 
+# Who must have signed an image.
+VERIFY: Table = {
+    "key": {"type": "str", "required": True, "no_log": False},  # a public key
+    "identity": {"type": "str"},
+}
+
 
 def argument_spec(*tables: Table) -> Dict[str, Any]:
     """The Ansible argument spec of one or more option tables."""

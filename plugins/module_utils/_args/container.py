@@ -8,7 +8,7 @@ Names, types and meaning follow community.docker's docker_container; docs/differ
 
 from __future__ import annotations
 
-from .common import Table
+from .common import VERIFY, Table
 
 HEALTHCHECK: Table = {
     "test": {"type": "raw"},
@@ -274,6 +274,7 @@ OPERATION: Table = {
         "default": "started",
     },
     "pull": {"type": "str", "choices": ["never", "missing", "always"], "default": "missing"},
+    "verify": {"type": "dict", "options": VERIFY},
     "recreate": {"type": "bool", "default": False},
     "restart": {"type": "bool", "default": False},
     "force_kill": {"type": "bool", "default": False, "aliases": ["forcekill"]},

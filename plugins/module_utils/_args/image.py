@@ -5,17 +5,12 @@
 
 from __future__ import annotations
 
-from .common import Table
+from .common import VERIFY, Table
 
 TRANSPORT: Table = {
     "validate_certs": {"type": "bool", "default": True},
     "ca_path": {"type": "path"},
     "timeout": {"type": "float", "default": 60},
-}
-
-VERIFY: Table = {
-    "key": {"type": "str", "required": True, "no_log": False},  # a public key
-    "identity": {"type": "str"},
 }
 
 IMAGE: Table = {

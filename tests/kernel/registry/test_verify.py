@@ -100,6 +100,29 @@ def test_an_image_that_is_here_is_held_against_its_signature_too(engine: Engine,
         engine.run("image", name="local:1", verify=asked())
 
 
+def test_a_container_runs_only_from_an_image_that_is_signed(engine: Engine, registry: Registry) -> None:
+    name = registry.host + "/team/app:2"
+    engine.busybox(name)
+    digest = engine.run("image_push", name=name)["digest"]
+    engine.run("image", name=name, state="absent")
+    wanted = {"image": name, "network_mode": "none", "command": ["sleep", "1000"], "verify": asked()}
+    for check in (True, False):
+        with pytest.raises(UntrustedError, match="is not signed"):
+            engine.container("web", check, **wanted)
+        with pytest.raises(UntrustedError, match="is not signed"):
+            engine.run("containers", check, containers=[{"name": "web", **wanted}])
+    assert not engine.run("container_info")["containers"] and not engine.run("image_info")["images"]
+    sign(registry, digest)
+    done = engine.container("web", **wanted)
+    assert done["actions"][0]["detail"]["verified"]["digest"] == digest
+    assert not engine.container("web", **wanted)["changed"]
+    assert not engine.container("web", **{**wanted, "verify": None})["changed"]  # it never makes a difference
+    both = [{"name": "web", **wanted}, {"name": "other", **wanted, "verify": asked(make_key())}]
+    with pytest.raises(UntrustedError, match="not by the key given"):
+        engine.run("containers", containers=both)  # of two wishes for one image, neither is forgotten
+    assert [one["Name"] for one in engine.run("container_info")["containers"]] == ["/web"]
+
+
 def test_what_registry_info_lists_beside_an_image_includes_its_signature(engine: Engine, registry: Registry) -> None:
     sign(registry, IMAGE.top)
     shown = engine.run("registry_info", registry_url=registry.host, name="team/app:1", referrers=True)["registry"]

@@ -76,16 +76,16 @@ def _items(task: Task) -> list[Item]:
     return items
 
 
-def _images(task: Task, items: list[Item]) -> dict[tuple[str, str], ImageChoice]:
+def _images(task: Task, items: list[Item]) -> dict[tuple[str, ...], ImageChoice]:
     """Every image once: pulls that are needed happen here, several at a time. In check mode the registry is asked."""
     from ..reconcile.plan import Plan
     from . import image_choice
 
-    wanted: dict[tuple[str, str], Item] = {}
+    wanted: dict[tuple[str, ...], Item] = {}
     for item in items:
         if item.task.params.get("image") and item.task.params["state"] != "absent":
             wanted.setdefault(_key(item), item)
-    choices: dict[tuple[str, str], ImageChoice] = {}
+    choices: dict[tuple[str, ...], ImageChoice] = {}
     pulls: list[Item] = []
     for key, item in wanted.items():
         plan = Plan()
@@ -101,8 +101,16 @@ def _images(task: Task, items: list[Item]) -> dict[tuple[str, str], ImageChoice]
     return choices
 
 
-def _key(item: Item) -> tuple[str, str]:
-    return item.task.params["image"], item.task.params.get("platform") or ""
+def _key(item: Item) -> tuple[str, ...]:
+    """Two entries that want one image signed by different keys both get their wish."""
+    params = item.task.params
+    signed = params.get("verify") or {}
+    return (
+        params["image"],
+        params.get("platform") or "",
+        signed.get("key") or "",
+        signed.get("identity") or "",
+    )
 
 
 def _pull(items: list[Item]) -> None:
@@ -135,7 +143,7 @@ def _pulled(items: list[Item], pool: Pool) -> None:
         items[job].warnings += result["warnings"]
 
 
-def _plan(item: Item, choices: dict[tuple[str, str], ImageChoice], promised: frozenset[str]) -> bool:
+def _plan(item: Item, choices: dict[tuple[str, ...], ImageChoice], promised: frozenset[str]) -> bool:
     """Whether there is anything to do, by the container module's own plan, made as in check mode."""
     item.task.promised = promised
     with _telling(item):
