@@ -112,6 +112,17 @@ options:
           - Replace the container even if nothing differs.
         type: bool
         default: false
+      update:
+        description:
+          - How a running container is replaced. With V(start_first) the new one starts and, with a health check, turns
+            healthy while the old one serves; then published ports switch to it in one step, and the old one is asked to
+            stop. With V(stop_first) the old one stops before the new one starts.
+          - Without it, V(start_first) is chosen unless both would write to the same volume or bind, have the same fixed
+            address, or share another network namespace. The action says which it was, and why.
+          - V(start_first) with a fixed address is refused.
+          - Either way the old container runs on when the new one does not come up.
+        type: str
+        choices: [start_first, stop_first]
       restart:
         description:
           - Restart the container, unless this run started it anyway.

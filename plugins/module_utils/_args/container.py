@@ -276,6 +276,7 @@ OPERATION: Table = {
     "pull": {"type": "str", "choices": ["never", "missing", "always"], "default": "missing"},
     "verify": {"type": "dict", "options": VERIFY},
     "recreate": {"type": "bool", "default": False},
+    "update": {"type": "str", "choices": ["start_first", "stop_first"]},
     "restart": {"type": "bool", "default": False},
     "force_kill": {"type": "bool", "default": False, "aliases": ["forcekill"]},
     "kill_signal": {"type": "str"},

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import sqlite3
 
 DEFAULT_NETWORK = "bridge"
+# While one replaces another, the new one is not well yet, and the old one ends: neither is who the aliases mean.
+_REPLACING = (".wharf-new", ".wharf-old")
 _QUERY = (
     "SELECT e.container_id, e.network_id, e.ipv4, e.ipv6, e.aliases, c.name, c.spec, n.name, n.spec, n.subnets "
     "FROM endpoints e JOIN containers c ON c.id = e.container_id JOIN networks n ON n.id = e.network_id "
@@ -59,10 +61,12 @@ class Table:
             asked = json.loads(spec)
             hostname = asked.get("hostname") or ""
             self.servers[container] = list(asked.get("dns_servers") or ())
-            for one in {n.lower() for n in (name, container[:12], hostname, *json.loads(aliases)) if n}:
-                network.members.setdefault(one, []).append((container, addresses))
             for address in addresses:
                 network.addresses[address] = (container, name)
+            if name.endswith(_REPLACING):
+                continue
+            for one in {n.lower() for n in (name, container[:12], hostname, *json.loads(aliases)) if n}:
+                network.members.setdefault(one, []).append((container, addresses))
 
 
 class StoreNames(Names):

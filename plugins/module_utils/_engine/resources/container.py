@@ -278,7 +278,8 @@ class _Reconciler:
             }
             for difference in (*reasons, *(d for d in found if d.change == "live"))
         }
-        detail["order"] = container_replace.order(record, self._spec, running and start_new)
+        asked = task.params.get("update") or ""
+        detail["order"], detail["order_why"] = container_replace.order(record, self._spec, running and start_new, asked)
         why = ", ".join(sorted({"%s (%s)" % (reason.option, reason.why) for reason in reasons}))
         self._plan.add(Operation("replace", "container", self._name, execute, detail=detail, why=why))
         if task.params["state"] == "healthy":

@@ -155,6 +155,22 @@ class Runtime:
         run.update(changes)
         statefile.write_json(path, run, sync=True)
 
+    def share_ports(self, old: str, new: str) -> None:
+        """Let ``new`` hold the sockets that reserve published ports for ``old``, too: the ports are never free, not for
+        an instant, when ``old`` ends. Raises ``UsageError`` when a monitor of an earlier version knows nothing of it.
+        """
+        offset, more = 0, True
+        while more:
+            with self._connect(old) as sock:
+                answer, fds = self._converse_fds(sock, {"op": "ports", "offset": offset}, old)
+            try:
+                offset, more = offset + len(answer["held"]), bool(answer["more"])
+                with self._connect(new) as sock:
+                    self._converse_fds(sock, {"op": "hold", "held": answer["held"]}, new, tuple(fds))
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
     def remount(
         self, container: str, add: Sequence[Mapping[str, Any]], remove: Sequence[Mapping[str, Any]] = ()
     ) -> None:
@@ -297,12 +313,24 @@ class Runtime:
     def _converse(
         self, sock: socket.socket, request: dict[str, Any], timeout: Optional[float], container: str
     ) -> dict[str, Any]:
+        return self._converse_fds(sock, request, container, timeout=timeout)[0]
+
+    def _converse_fds(
+        self,
+        sock: socket.socket,
+        request: dict[str, Any],
+        container: str,
+        fds: tuple[int, ...] = (),
+        timeout: Optional[float] = 30.0,
+    ) -> tuple[dict[str, Any], list[int]]:
+        """The answer and the descriptors that came with it."""
         from . import wire
 
         sock.settimeout(timeout)
         try:
-            wire.send_line(sock, request)
-            answer = wire.LineReader(sock).wait()
+            wire.send_line(sock, request, fds)
+            reader = wire.LineReader(sock)
+            answer = reader.wait()
         except TimeoutError:
             raise TimedOut(
                 "Container %s: %s took longer than %g seconds" % (container[:12], request["op"], timeout or 0),
@@ -320,7 +348,7 @@ class Runtime:
             )
         if "error" in answer:
             raise _named(wire.error_from_dict(answer["error"]), container)
-        return answer
+        return answer, reader.fds
 
     def _through_spawner(self, operation: str, container: str, timeout: float) -> dict[str, Any]:
         from . import wire

@@ -6,7 +6,9 @@
 Requests (``op``): ``state``; ``stop {signal, timeout, manual, hooks}``; ``kill {signal}``; ``start``; ``pause``,
 ``unpause``; ``update {changes}``; ``wait {condition: exited | healthy | running}``; ``exec {argv, env, user, groups,
 cwd, tty, timeout}`` with three descriptors for 0, 1, 2 (none: /dev/null), answered by ``{started, pid}`` (with a tty
-the master's descriptor comes along) and at its end ``{exit_code, timed_out}``; ``exec_signal {pid, signal}``.
+the master's descriptor comes along) and at its end ``{exit_code, timed_out}``; ``exec_signal {pid, signal}``;
+``ports {offset}``: a few of the sockets that reserve published ports, ``{held: [[host_ip, port, protocol, how many
+descriptors]], more}``; ``hold {held}``: keep such sockets, which come along.
 Answers: ``{state}``, ``{ok}``, or ``{error}`` as in ``wire``.
 """
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from .monitor import Monitor
 
 _MAX_CLIENTS = 256
+_PORTS = 4  # ports in one answer, of two sockets at most: a reader takes eight descriptors at once
 
 
 class _Client:
@@ -152,6 +155,20 @@ class Control:
 
     def _op_update(self, client: _Client, message: dict[str, Any], _fds: list[int]) -> None:
         self.monitor.update(message["changes"])
+        self._answer(client, {"ok": True})
+
+    def _op_ports(self, client: _Client, message: dict[str, Any], _fds: list[int]) -> None:
+        offset, held = int(message["offset"]), self.monitor.ports.held()
+        part = held[offset : offset + _PORTS]
+        answer = {"held": [[*key, len(fds)] for *key, fds in part], "more": len(held) > offset + _PORTS}
+        self._answer(client, answer, tuple(fd for *_key, fds in part for fd in fds))
+
+    def _op_hold(self, client: _Client, message: dict[str, Any], fds: list[int]) -> None:
+        rest, held = [os.dup(fd) for fd in fds], []
+        for host_ip, port, protocol, count in message["held"]:
+            held.append((str(host_ip), int(port), str(protocol), rest[:count]))
+            del rest[:count]
+        self.monitor.ports.take_over(held)
         self._answer(client, {"ok": True})
 
     def _op_wait(self, client: _Client, message: dict[str, Any], _fds: list[int]) -> None:

@@ -50,7 +50,11 @@ class Reservations:
     def take_over(self, held: Sequence[tuple[str, int, str, Sequence[int]]]) -> None:
         """What another process held, by descriptors that are ours now."""
         for host_ip, port, protocol, fds in held:
-            self._held[(host_ip, port, protocol)] = [socket.socket(fileno=fd) for fd in fds]
+            sockets = [socket.socket(fileno=fd) for fd in fds]
+            if (host_ip, port, protocol) in self._held:
+                _close(sockets)
+            else:
+                self._held[(host_ip, port, protocol)] = sockets
 
     def close(self) -> None:
         for sockets in self._held.values():
