@@ -226,3 +226,64 @@ def test_a_line_that_was_begun_before_the_monitor_died_is_whole_afterwards(engin
     engine.until(lambda: len(said(engine, cid)) + len(said(engine, cid, "stderr")) == 2)
     assert said(engine, cid) == ["begun"] and said(engine, cid, "stderr") == ["error"]
     engine.runtime.kill(cid, signal.SIGKILL)
+
+
+def test_what_a_container_says_last_while_nobody_watches_is_in_its_log(engine):
+    """Its monitor is killed, it ends, and only then somebody looks after it."""
+    cid = create(
+        engine, "echo first; until [ -e /tmp/go ]; do sleep 0.02; done; seq 1 3000; printf end >&2", "json-file"
+    )
+    engine.runtime.start(cid)
+    engine.until(lambda: said(engine, cid) == ["first"])
+    state, spawner = engine.runtime.state(cid), engine.spawner_pid()
+    root = "/proc/%d/root" % state["pid"]
+    os.kill(spawner, signal.SIGSTOP)
+    try:
+        os.kill(state["monitor_pid"], signal.SIGKILL)
+        with open(root + "/tmp/go", "w"):
+            pass
+        engine.until(lambda: not procfs.is_alive(state["pid"], state["pid_start"]))
+    finally:
+        os.kill(spawner, signal.SIGCONT)
+    engine.until(lambda: said(engine, cid, "stderr") == ["end"])
+    assert said(engine, cid) == ["first", *(str(number) for number in range(1, 3001))]
+    assert engine.runtime.state(cid)["status"] == "exited"
+
+
+def test_a_restarted_container_is_watched_over_in_the_same_way(engine):
+    script = "echo run >> /tmp/runs; until [ -e /tmp/go ]; do sleep 0.02; done; seq 1 3000; exit 1"
+    cid = engine.create(["/bin/sh", "-c", script], run={"restart": {"policy": "on-failure", "retries": 1}})
+    engine.runtime.start(cid)
+    first = engine.runtime.state(cid)
+    os.kill(first["pid"], signal.SIGKILL)
+
+    def runs_again():
+        state = engine.runtime.state(cid)
+        return state["pid"] != first["pid"] and state["status"] == "running"
+
+    engine.until(runs_again)
+    state, spawner = engine.runtime.state(cid), engine.spawner_pid()
+    root = "/proc/%d/root" % state["pid"]
+    os.kill(spawner, signal.SIGSTOP)
+    try:
+        os.kill(state["monitor_pid"], signal.SIGKILL)
+        with open(root + "/tmp/go", "w"):
+            pass
+        engine.until(lambda: not procfs.is_alive(state["pid"], state["pid_start"]))
+    finally:
+        os.kill(spawner, signal.SIGCONT)
+    engine.until(lambda: len(said(engine, cid)) == 3000)
+
+
+def test_the_spawner_keeps_nothing_of_containers_that_have_ended(engine):
+    def held():
+        links = [os.readlink("/proc/%d/fd/%s" % (spawner, fd)) for fd in os.listdir("/proc/%d/fd" % spawner)]
+        return [link for link in links if link.endswith(("/stdout", "/stderr"))]
+
+    cid = engine.start("exec sleep 1000")
+    spawner = engine.spawner_pid()
+    engine.until(lambda: len([link for link in held() if cid in link]) == 2)
+    kill_monitor(engine, cid)
+    engine.until(lambda: len([link for link in held() if cid in link]) == 2)
+    engine.runtime.stop(cid, timeout=0.1)
+    engine.until(lambda: not any(cid in link for link in held()))

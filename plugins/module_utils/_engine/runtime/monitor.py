@@ -18,7 +18,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import Conflict, NotFound, StartError, WharfError
@@ -28,10 +28,11 @@ from ..kernel.cgroups import Cgroup, Layout
 from ..kernel.cgroups.events import OomSource, oom_source
 from ..kernel.syscalls import Kernel
 from ..paths import Paths
-from . import cleanup, health, joined, logs, parent, restart, statefile
+from . import cleanup, handover, health, joined, logs, parent, restart, statefile
 from . import exec as execution
 from .control import Control
 from .execs import Execs
+from .exits import became_program, exit_code
 from .kept import Kept
 from .loop import Loop, Timer
 from .ports import Reservations
@@ -83,6 +84,7 @@ class Monitor:
         self.child: Optional[parent.Child] = None
         self.oom: Optional[OomSource] = None
         self.adopted = False
+        self.voice = watch.spawner.voice if watch else None
         self.engaged = False  # the container is ours to tidy up
         self.hooks = True  # whoever stops it may do what they do itself
         self.stopping = False  # asked to end: no restart, whatever the policy
@@ -199,6 +201,8 @@ class Monitor:
             stdio.attach_terminal(self.child.terminal)
         self.started = time.monotonic()
         self._watch()
+        if self.voice is not None:
+            self.leave_streams(self.voice)
         self.save(
             status="running", pid=self.child.pid, pid_start=self.child.start, started_at=logs.timestamp(), error=""
         )
@@ -221,12 +225,13 @@ class Monitor:
             self.loop.add(self.oom.fileno(), lambda _events: self._out_of_memory(), self.oom.events)
         self.probes.begin(resume)
 
-    def adopt(self) -> None:
-        """Take over a running container whose monitor is gone. Raises ``NotFound`` when it has ended meanwhile."""
+    def adopt(self, streams: Sequence[int] = ()) -> None:
+        """Take over a running container whose monitor is gone. Raises ``NotFound`` when it has ended meanwhile; what it
+        said last is in ``streams`` then, its pipes, if the spawner has kept them."""
         state = self.state
         fd = pidfds.open_pid(state["pid"], state["pid_start"]) if statefile.process_alive(state) else None
-        if fd is None or (state["status"] == "created" and not _became_program(state["pid"], fd)):
-            self._salvage()
+        if fd is None or (state["status"] == "created" and not became_program(state["pid"], fd)):
+            self._salvage(streams)
             raise NotFound("Container %s is not running" % self.id[:12], step="adopt")
         self.child = parent.Child(state["pid"], fd, state["pid_start"], -1)
         os.makedirs(self.run_directory, 0o700, exist_ok=True)
@@ -414,10 +419,20 @@ class Monitor:
         if self.control is not None:
             self.control.close()
 
-    def _salvage(self) -> None:
+    def leave_streams(self, voice: socket.socket) -> None:
+        """With the spawner, for the case that we are killed and the container ends before somebody else listens."""
+        held = self.stdio.held() if self.stdio is not None else {}
+        fds = [held[name] for name in ("stdout", "stderr") if name in held]
+        try:
+            if len(fds) == 2:
+                handover.send_order(voice, {"order": "streams", "pid": os.getpid() if not self.pid else self.pid}, fds)
+        except OSError:  # the spawner has ended; somebody else would adopt, by the names
+            pass
+
+    def _salvage(self, streams: Sequence[int] = ()) -> None:
         """Of a run whose monitor was killed: what it had not brought to the log."""
         try:
-            salvage(self.kernel, self.run_directory, self.run_config.get("log") or {})
+            salvage(self.kernel, self.run_directory, self.run_config.get("log") or {}, streams)
         except OSError as error:
             os.write(2, ("%s: its last output is lost: %s\n" % (self.id[:12], error)).encode("utf-8", "replace"))
 
@@ -437,49 +452,3 @@ class Monitor:
             exit_code=error.details.get("exit_code", 128),
             error=error.msg,
         )
-
-
-def _became_program(pid: int, pidfd: int) -> bool:
-    """A monitor killed in mid-start: its child either was told to run, and executes the program, or was not, and ends
-    because nobody is left to tell it. (A reaper stays what it is: then not ending has to do.)"""
-    ours = os.readlink("/proc/self/exe")
-    for _attempt in range(20):
-        if pidfds.wait(pidfd, 0.02):
-            return False
-        try:
-            if os.readlink("/proc/%d/exe" % pid) != ours:
-                return True
-        except OSError:  # ended this moment
-            return False
-    return True
-
-
-def exit_code(pidfd: int) -> Optional[int]:
-    """Exit code of an ended process; None when it cannot be known any more.
-
-    An adopted container is no child of ours. Since Linux 6.15 a pidfd keeps the code of a reaped process
-    (PIDFD_GET_INFO with PIDFD_INFO_EXIT); the spawner (a subreaper) or the host's init does the reaping.
-    """
-    try:
-        return pidfds.reap(pidfd)
-    except ChildProcessError:
-        return _recorded_exit(pidfd)
-
-
-def _recorded_exit(pidfd: int) -> Optional[int]:
-    import fcntl
-    import struct
-
-    wants_exit = 8
-    for _attempt in range(100):
-        buffer = bytearray(struct.pack("=Q56x", wants_exit))
-        try:
-            fcntl.ioctl(pidfd, 0xC040FF0B, buffer)  # PIDFD_GET_INFO, 64 bytes
-        except OSError:  # an older kernel; or reaped before anybody opened a pidfd
-            return None
-        if struct.unpack_from("=Q", buffer)[0] & wants_exit:
-            status: int = struct.unpack_from("=i", buffer, 60)[0]
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
-        time.sleep(0.01)  # still a zombie: its new parent has not reaped it yet
-    return None

@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..kernel.syscalls import Kernel
@@ -272,13 +272,16 @@ def make_sink(kernel: Kernel, log: Mapping[str, Any], mark: tuple[int, int] = (0
     return Journal(log) if driver == "journald" else Syslog(log)
 
 
-def salvage(kernel: Kernel, directory: str, log: Mapping[str, Any]) -> None:
+def salvage(kernel: Kernel, directory: str, log: Mapping[str, Any], pipes: Sequence[int] = ()) -> None:
     """What a monitor that was killed had not brought to the log, of a container that has ended since. Idempotent.
-    Raises ``OSError``."""
+    ``pipes``: its stdout and stderr, as far as somebody kept them open. Raises ``OSError``."""
     if not os.path.exists(directory + "/log.mark"):
         return
     pump = Pump(kernel, directory)
     try:
+        for number, pipe in enumerate(pipes, 1):
+            while pump.take(pipe, number):
+                pass
         if any(pump.backlog(number) for number in pump.sources):
             pump.configure(log)
             for number in pump.sources:

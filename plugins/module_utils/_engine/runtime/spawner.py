@@ -24,7 +24,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..kernel.cgroups import Layout
@@ -43,6 +43,7 @@ from ..kernel.cgroups import control, events  # isort: skip
 PRELOADED = (cleanup, monitor, reaper, process, devices, old_mounts, seccomp, control, events)
 
 IDLE = 30.0
+_MAX_HELD = 768  # of the 1024 descriptors that a process has where nobody asked for more
 _MAX_ADOPTIONS = 3  # of one container, before its crashing monitor is left alone
 
 
@@ -56,6 +57,8 @@ class Spawner:
         self.orders.setblocking(False)
         self.monitors: dict[int, str] = {}  # pid → container id, "" until the starter tells
         self.adoptions: dict[str, int] = {}
+        # By monitor: read ends of its container's pipes, so that what it says last while nobody watches is not lost.
+        self.streams: dict[int, list[int]] = {}
         self.kept = Kept()
         self.layout = Layout.detect()
         self.wake_read, self.wake_write = os.pipe()
@@ -67,7 +70,8 @@ class Spawner:
         """What a monitor has no use for."""
         sockets = (self.listener, self.orders, self.voice)
         own = [sock.fileno() for sock in sockets]
-        return [*own, self.lock, self.wake_read, self.wake_write, *self.kept.descriptors()]
+        streams = [fd for fds in self.streams.values() for fd in fds]
+        return [*own, self.lock, self.wake_read, self.wake_write, *self.kept.descriptors(), *streams]
 
     def run(self) -> None:
         # Monitors inherit this: whatever runs as us inside a container cannot be traced or opened by its processes.
@@ -104,10 +108,11 @@ class Spawner:
             return
         self._fork(conn.detach(), "")
 
-    def _fork(self, conn: int, container: str) -> None:
+    def _fork(self, conn: int, container: str, streams: Sequence[int] = ()) -> None:
+        """``streams``: what a monitor that was killed has left to the next."""
         pid = os.fork()
         if pid == 0:
-            watch.main(self, conn, container)
+            watch.main(self, conn, container, streams)
         self.monitors[pid] = container
         if conn >= 0:
             os.close(conn)
@@ -120,16 +125,18 @@ class Spawner:
                 return
             if pid == 0:
                 return
-            container = self.monitors.pop(pid, "")
+            container, streams = self.monitors.pop(pid, ""), self.streams.pop(pid, [])
             if container and (os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == watch.CRASHED):
-                self._rescue(container)
+                self._rescue(container, streams)
+            for fd in streams:
+                os.close(fd)
 
-    def _rescue(self, container: str) -> None:
+    def _rescue(self, container: str, streams: Sequence[int]) -> None:
         """A monitor was killed: its container, if it runs, gets another one."""
         count = self.adoptions.get(container, 0) + 1
         self.adoptions[container] = count
         if count <= _MAX_ADOPTIONS:
-            self._fork(-1, container)
+            self._fork(-1, container, streams)
 
     # -- orders ----------------------------------------------------------------------------------------------------
 
@@ -146,10 +153,21 @@ class Spawner:
                     if values["asked"]:
                         self.adoptions.pop(values["container"], None)
                     self.monitors[values["pid"]] = values["container"]
+            elif order == "streams":
+                self._hold(values["pid"], fds)
             elif order == "keep":
                 self.kept.learn(values, fds)
             elif not self._handle(values["message"], socket.socket(fileno=fds[0])):
                 return False
+
+    def _hold(self, monitor: int, fds: list[int]) -> None:
+        """The newest of a monitor's; none beyond what leaves room for everything else."""
+        if monitor not in self.monitors or any(fd >= _MAX_HELD for fd in fds):
+            gone = fds
+        else:
+            gone, self.streams[monitor] = self.streams.get(monitor, []), fds
+        for fd in gone:
+            os.close(fd)
 
     def _handle(self, message: Mapping[str, Any], conn: socket.socket) -> bool:
         """A request that is for the spawner itself."""

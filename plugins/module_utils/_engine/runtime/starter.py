@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from ..errors import Conflict, WharfError
@@ -29,13 +30,14 @@ _REQUEST_TIMEOUT = 5.0
 _LOCK_TIMEOUT = 30.0
 
 
-def main(spawner: Spawner, conn: int, container: str, monitor: socket.socket) -> NoReturn:
-    """``conn``: who asks, or -1 to adopt ``container``; ``monitor``: where the monitor waits for the handover."""
+def main(spawner: Spawner, conn: int, container: str, monitor: socket.socket, streams: Sequence[int]) -> NoReturn:
+    """``conn``: who asks, or -1 to adopt ``container``; ``monitor``: where the monitor waits for the handover;
+    ``streams``: the container's pipes, kept by the spawner when its monitor was killed."""
     status = 1
     try:
         _prepare_process(spawner)
         if conn < 0:
-            status = _start(spawner, "adopt", container, None, monitor)
+            status = _start(spawner, "adopt", container, None, monitor, streams)
         else:
             status = _serve(spawner, socket.socket(fileno=conn), monitor)
     except BaseException:
@@ -85,7 +87,12 @@ def _serve(spawner: Spawner, conn: socket.socket, monitor: socket.socket) -> int
 
 
 def _start(
-    spawner: Spawner, operation: str, container: str, conn: Optional[socket.socket], handed: socket.socket
+    spawner: Spawner,
+    operation: str,
+    container: str,
+    conn: Optional[socket.socket],
+    handed: socket.socket,
+    streams: Sequence[int] = (),
 ) -> int:
     born = {"order": "born", "pid": os.getppid(), "container": container, "asked": conn is not None}
     handover.send_order(spawner.voice, born)
@@ -94,7 +101,7 @@ def _start(
         lock = _lock(spawner, container, conn)
         monitor = Monitor(spawner.kernel, spawner.paths, container, spawner.layout, spawner.kept, pid=os.getppid())
         if operation == "adopt":
-            monitor.adopt()
+            monitor.adopt(streams)
         else:
             monitor.config = parent.load_json(monitor.directory + "/config.json")
             _fill_caches(spawner, monitor)
@@ -107,6 +114,7 @@ def _start(
         return 1
     values, fds = monitor.hand_over(lock)
     handover.send(handed, values, fds)
+    monitor.leave_streams(spawner.voice)
     _answer(conn, {"state": monitor.state})
     return 0
 

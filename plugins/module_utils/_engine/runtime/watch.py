@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from . import handover, starter
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
 CRASHED = 2  # the exit status after which the container gets another monitor
 
 
-def main(spawner: Spawner, conn: int, container: str) -> NoReturn:
-    """In the process the spawner forked. ``conn``: who asks, or -1 to adopt ``container``."""
+def main(spawner: Spawner, conn: int, container: str, streams: Sequence[int] = ()) -> NoReturn:
+    """In the process the spawner forked. ``conn``: who asks, or -1 to adopt ``container``, whose pipes are
+    ``streams``."""
     try:
-        os._exit(_live(spawner, conn, container))
+        os._exit(_live(spawner, conn, container, streams))
     except BaseException:
         import traceback
 
@@ -45,7 +47,7 @@ def main(spawner: Spawner, conn: int, container: str) -> NoReturn:
         os._exit(CRASHED)
 
 
-def _live(spawner: Spawner, conn: int, container: str) -> int:
+def _live(spawner: Spawner, conn: int, container: str, streams: Sequence[int]) -> int:
     os.setsid()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -56,12 +58,14 @@ def _live(spawner: Spawner, conn: int, container: str) -> int:
     if helper == 0:
         ours.close()
         os.close(woken)
-        starter.main(spawner, conn, container, theirs)
+        starter.main(spawner, conn, container, theirs, streams)
     theirs.close()
     if conn >= 0:
         os.close(conn)
-    for fd in spawner.descriptors():
-        os.close(fd)
+    voice = spawner.voice.fileno()
+    for fd in (*spawner.descriptors(), *streams):
+        if fd != voice:
+            os.close(fd)
     got = handover.receive(ours)
     ours.close()
     if got is None:
