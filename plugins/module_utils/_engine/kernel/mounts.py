@@ -36,7 +36,7 @@ NOSUID_NODEV_NOEXEC = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 
 _MAX_LINKS = 40  # as the kernel's own resolution
 _PATH = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW
-_ELOOP, _ENOTDIR, _EISDIR = 40, 20, 21
+_EPERM, _ELOOP, _ENOTDIR, _EISDIR = 1, 40, 20, 21
 
 
 class Options(NamedTuple):
@@ -204,9 +204,17 @@ def _enter(parent: int, name: str, mode: int, uid: int, gid: int, file: bool) ->
     return os.open(name, _PATH, dir_fd=parent)
 
 
-def attach_at(kernel: Kernel, rootfd: int, dest: str, mount_fd: int, create: Optional[str] = None) -> None:
+def attach_at(
+    kernel: Kernel,
+    rootfd: int,
+    dest: str,
+    mount_fd: int,
+    create: Optional[str] = None,
+    forbidden: Optional[int] = None,
+) -> None:
     """Attach a detached mount at ``dest`` below ``rootfd``. ``create``: ``"dir"`` or ``"file"`` makes a missing
-    mountpoint. ``mount_fd`` stays open and from then on refers to what is mounted there.
+    mountpoint. ``mount_fd`` stays open and from then on refers to what is mounted there. ``forbidden``: the number of a
+    file system (``st_dev``) on which nothing may be mounted, whatever link ``dest`` leads through.
 
     Raises ``KernelError`` (``errno`` 2 when ``dest`` is missing and ``create`` is not given).
     """
@@ -221,6 +229,9 @@ def attach_at(kernel: Kernel, rootfd: int, dest: str, mount_fd: int, create: Opt
             raise KernelError.wrap(error, "Cannot mount on %s in the container" % dest, step="mount") from error
     hint = None
     try:
+        if forbidden is not None and os.fstat(target).st_dev == forbidden:
+            hint = "The image has a link there that leads into a file system on which nothing may be mounted."
+            raise PermissionError(_EPERM, os.strerror(_EPERM), dest)
         if _is_dir(mount_fd) != _is_dir(target):  # the kernel's own word for it is "Invalid argument"
             hint = "A directory cannot be mounted over a file, nor a file over a directory."
             raise NotADirectoryError(_ENOTDIR, os.strerror(_ENOTDIR), dest)

@@ -252,9 +252,22 @@ def _outside(mapped: Mapped, word: str) -> str:
 
 def _attach(kernel: Kernel, rootfd: int, destination: str, fd: int, create: str) -> None:
     try:
-        mounts.attach_at(kernel, rootfd, destination, fd, create)
+        mounts.attach_at(kernel, rootfd, destination, fd, create, _procfs(rootfd, destination))
     finally:
         os.close(fd)
+
+
+def _procfs(rootfd: int, destination: str) -> Optional[int]:
+    """The container's procfs, for what is not openly mounted in there (which ``spec`` has allowed). A link in an image
+    or a shared volume would else have the task's mount cover it: masks, sysctls and labels are written through it by
+    programs that believe it is the kernel's (CVE-2019-16884, CVE-2019-19921)."""
+    if (destination + "/").startswith("/proc/"):
+        return None
+    try:
+        found = os.stat("proc", dir_fd=rootfd, follow_symlinks=False).st_dev
+    except FileNotFoundError:
+        return None
+    return None if found == os.fstat(rootfd).st_dev else found  # nothing is mounted there yet
 
 
 def _inherit_mode(kernel: Kernel, rootfd: int, destination: str, words: list[str]) -> None:
