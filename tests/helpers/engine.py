@@ -34,6 +34,7 @@ _TABLES = {
     "image": (image.IMAGE, image.TRANSPORT),
     "image_export": (export.IMAGE_EXPORT,),
     "image_info": (image.IMAGE_INFO,),
+    "image_load": (image.IMAGE_LOAD,),
     "image_push": (image.IMAGE_PUSH, image.TRANSPORT),
     "network": (network.CONFIG, network.OPERATION),
     "network_info": (network.INFO,),

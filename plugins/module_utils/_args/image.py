@@ -26,6 +26,12 @@ IMAGE: Table = {
     "verify": {"type": "dict", "options": VERIFY},
 }
 
+IMAGE_LOAD: Table = {
+    "path": {"type": "path", "required": True},
+    "names": {"type": "list", "elements": "str"},
+    "platform": {"type": "str"},
+}
+
 IMAGE_PUSH: Table = {
     "name": {"type": "str", "required": True},
     "tag": {"type": "str"},

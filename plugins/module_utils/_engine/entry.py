@@ -26,6 +26,7 @@ _RESOURCES = {
     "image": "image",
     "image_export": "image_export",
     "image_info": "image_info",
+    "image_load": "image_load_all",
     "image_push": "image_push",
     "network": "network",
     "network_info": "network_info",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..errors import IntegrityError
 from ..registry import mediatypes as media
@@ -76,14 +76,16 @@ def missing(store: Store, found: Found) -> list[str]:
     return [part.member for chain, part in parts if store.layers.get(chain) is None]
 
 
-def load(store: Store, kernel: Kernel, found: Found, name: Reference) -> ImageRecord:
-    """Bring the image in, and let ``name`` mean it. Raises ``IntegrityError``, ``Unsupported``, ``DiskFull``."""
+def load(store: Store, kernel: Kernel, found: Found, name: Optional[Reference]) -> ImageRecord:
+    """Bring the image in, and let ``name`` mean it, if there is one. Raises ``IntegrityError``, ``Unsupported``,
+    ``DiskFull``."""
     from .pull import check_depth
 
     candidate = found.candidate
     known = store.images.get(candidate.id)
     if known is not None:  # how it got here (its blobs, its manifest) stays as it is
-        store.images.tag(name.canonical(), known.id)
+        if name is not None:
+            store.images.tag(name.canonical(), known.id)
         return known
     check_depth(len(candidate.parts), found.source.path)
     layers, size = _Load(store, kernel, found).layers()
@@ -95,7 +97,7 @@ def load(store: Store, kernel: Kernel, found: Found, name: Reference) -> ImageRe
     record = ImageRecord(
         candidate.id, store.blobs.put_bytes(manifest), kind, found.config, size, time.time(), tuple(layers)
     )
-    store.images.put(record, references=[name.canonical()])
+    store.images.put(record, references=[] if name is None else [name.canonical()])
     return store.images.get(record.id) or record
 
 
