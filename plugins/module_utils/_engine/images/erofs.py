@@ -23,6 +23,7 @@ from .tree import BLK, CHR, DIR, LNK, REG, LayerTree, link_counts
 BLOCK = 512
 _META = 3 * BLOCK  # superblock (at byte 1,024) and device table come first
 _CHUNK_BITS = 30  # 1 GiB; more would overflow a 32-bit kernel's unsigned long
+_CHUNK = 1 << _CHUNK_BITS
 _FLUSH = 1 << 20
 _PREFIXES = ((b"user.", 1), (b"trusted.", 4), (b"security.", 6))
 _ACLS = {b"system.posix_acl_access": 2, b"system.posix_acl_default": 3}
@@ -68,14 +69,22 @@ def write_index(tree: LayerTree, fd: int, *, tar_size: int, uuid: bytes) -> int:
     inodes, blocks = _Output(fd, _META), _Output(fd, first * BLOCK)
     links = link_counts(tree)
     block = first
+    types, add, pack = tree.types, inodes.add, _FILE.pack
     for ino, inode in enumerate(order, 1):
-        kind = tree.types[inode]
+        kind = types[inode]
+        if kind == REG and inode not in bodies:
+            mode, uid, gid, nsec, mtime, size, where = tree.row(inode)
+            if 0 < size <= _CHUNK:  # almost every file
+                union = 0x20 | max((size - 1).bit_length(), 9) - 9
+                count = links.get(inode, 1)
+                add(pack(9, 0, mode, 0, size, union, ino, uid, gid, mtime, nsec, count, 0, 1, where // BLOCK))
+                continue
         data = b""
         if kind == DIR:
             data = _directory(tree, nids, inode)
         elif kind == LNK:
             data = tree.targets[inode]
-        inodes.add(_inode(tree, inode, ino, bodies.get(inode, b""), len(data), block, links.get(inode, 1)))
+        add(_inode(tree, inode, ino, bodies.get(inode, b""), len(data), block, links.get(inode, 1)))
         if data:
             blocks.add(data + bytes(-len(data) % BLOCK))
             block += (len(data) + BLOCK - 1) // BLOCK
@@ -94,17 +103,18 @@ def _number(tree: LayerTree, bodies: Mapping[int, bytes]) -> tuple[array[int], a
     nids = array("I", bytes(4 * len(tree.types)))
     order = array("I")
     slot = 0
+    types = tree.types
     for inode in tree.walk():
         nids[inode] = slot
         order.append(inode)
-        size = 64
-        body = bodies.get(inode)
-        if body:
-            size += len(body)
-        if tree.types[inode] == REG:
-            length = tree.get(inode).size
-            if length:
-                size = (size + 7 & ~7) + 8 * _chunks(length)
+        body = bodies.get(inode) if bodies else None
+        length = tree.row(inode)[5] if types[inode] == REG else 0
+        if not body:
+            slot += 2 if not length else 3 if length <= _CHUNK else (64 + 8 * _chunks(length) + 31) // 32
+            continue
+        size = 64 + len(body)
+        if length:
+            size = (size + 7 & ~7) + 8 * _chunks(length)
         slot += (size + 31) // 32
     return nids, order, slot
 
@@ -121,8 +131,6 @@ def _inode(tree: LayerTree, inode: int, ino: int, body: bytes, length: int, bloc
         bits = min(max((size - 1).bit_length(), 9), _CHUNK_BITS)
         layout, union = 4, 0x20 | bits - 9  # 0x20: 8-byte indexes
         first = where // BLOCK
-        if size <= 1 << _CHUNK_BITS and not body:
-            return _FILE.pack(9, 0, mode, 0, size, union, ino, uid, gid, mtime, nsec, links, 0, 1, first)
         step = 1 << _CHUNK_BITS - 9
         index = b"".join(struct.pack("<HHI", 0, 1, first + n * step) for n in range(_chunks(size)))
         raw = _INODE.pack(1 | layout << 1, count, mode, 0, size, union, ino, uid, gid, mtime, nsec, links) + body

@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional, Union
 
 from ..kernel.syscalls import Kernel
+from ..store.writeback import STEP, Writeback
 from .extract import ExtractingTree, materialise, wrap
 from .tarstream import TarStream, refuse
-from .tree import REG, LayerTree
+from .tree import LayerTree
 
 Parents = Sequence[tuple[str, str]]
 
@@ -85,11 +86,13 @@ class LayerWriter:
         self._hash = hashlib.sha256()
         self._written = 0
         self._tar = self._files = self._stage = -1
+        self._writeback: Optional[Writeback] = None
         try:
             self._stage = os.open(stage_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             if form == "erofs":
                 self._tree: LayerTree = LayerTree()
                 self._tar = self._create("tar")
+                self._writeback = Writeback(self._tar)
             else:
                 self._tree = self._extracting()
         except OSError as error:
@@ -113,6 +116,8 @@ class LayerWriter:
                 view = memoryview(data)
                 while view:
                     view = view[os.write(self._tar, view) :]
+                if self._writeback is not None:
+                    self._writeback.grown(len(data))
             self._stream.write(data)
         except OSError as error:
             raise wrap(error, "Cannot write a layer") from error
@@ -126,13 +131,17 @@ class LayerWriter:
             if self._form == "erofs" and (self._tree.needs_extraction or self._tree.missing):
                 self._extract_instead()
             tree = self._tree
+            if self._writeback is not None:
+                self._writeback.grown(STEP)  # the rest, while the index is being made
             self._settle(tree)
             if isinstance(tree, ExtractingTree):
                 materialise(tree, self._stage)
                 self._drop_files()
             else:
                 self._write_index(tree, bytes.fromhex(digest)[:16])
-            size = sum(tree.get(inode).size for inode in tree.walk() if tree.types[inode] == REG)
+            size = tree.file_bytes()
+            if self._writeback is not None:
+                self._writeback.settle()
             form = "tree" if isinstance(tree, ExtractingTree) else "erofs"
             return LayerResult(form, size, entries, "sha256:" + digest, newest)
         except OSError as error:
@@ -145,11 +154,23 @@ class LayerWriter:
         tree = getattr(self, "_tree", None)
         if isinstance(tree, ExtractingTree):
             tree.abandon()
+        if self._writeback is not None:
+            self._quiet()
         for name in ("_tar", "_files", "_stage"):
             fd = getattr(self, name)
             if fd >= 0:
                 setattr(self, name, -1)
                 os.close(fd)
+
+    def _quiet(self) -> None:
+        """No sync may be going on when the descriptor is closed. What it would say has been said, or does not matter
+        to who gives up."""
+        writeback, self._writeback = self._writeback, None
+        try:
+            if writeback is not None:
+                writeback.settle()
+        except OSError:
+            return
 
     # -- parts ---------------------------------------------------------------------------------------------
 

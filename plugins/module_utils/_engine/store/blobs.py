@@ -17,6 +17,7 @@ from ..errors import IntegrityError, KernelError, NotFound, TimedOut, UsageError
 from ..paths import Paths
 from . import scratch
 from .locks import holders
+from .writeback import Writeback
 
 _CHUNK = 1 << 20
 _HEX = frozenset("0123456789abcdef")
@@ -46,6 +47,7 @@ class BlobWriter:
         self._digest = digest
         self._size = size
         self._hash = hashlib.sha256()
+        self._writeback = Writeback(fd)
         if self.complete and digest:
             self.offset = blobs.size(digest)
         elif fd >= 0:
@@ -86,6 +88,7 @@ class BlobWriter:
         try:
             while view:
                 view = view[os.write(self._fd, view) :]
+            self._writeback.grown(len(data))
         except OSError as error:
             needed = len(view) if self._size is None else max(len(view), self._size - self.offset)
             self.abort(keep=False)  # also gives the space back
@@ -113,6 +116,12 @@ class BlobWriter:
             raise IntegrityError(
                 "Blob %s arrived with the digest %s" % (self._digest, digest), step="commit_blob", subject=self._digest
             )
+        try:
+            self._writeback.settle()
+        except OSError as error:
+            self.abort(keep=False)
+            sentence = "Cannot store blob %s" % digest
+            raise scratch.wrap(error, sentence, step="commit_blob", path=self._path, needed=self.offset) from error
         fd, self._fd = self._fd, -1
         self._blobs._publish(self._path, fd, digest)
         self._digest, self.complete = digest, True
@@ -123,6 +132,10 @@ class BlobWriter:
         if self._fd < 0:
             return
         fd, self._fd = self._fd, -1
+        try:
+            self._writeback.settle()
+        except OSError:
+            keep = False  # what is there may be anything
         try:
             if self._digest is None or not keep:
                 os.unlink(self._path)
