@@ -165,7 +165,7 @@ def _directories(group: Any, wanted: Sequence[str]) -> list[tuple[str, int]]:
     for word in wanted:
         names, colon, path = word.rpartition(":")
         for name in names.split(",") if colon else ("",):
-            below[name] = os.path.normpath("/" + path).strip("/")
+            below[name] = os.path.normpath("/" + path.lstrip("/")).strip("/")
     found = []
     for hierarchy in sorted(group.layout.hierarchies, key=lambda h: -h.version):
         path = group.layout.directory(hierarchy.mountpoint, group.path)

@@ -35,7 +35,7 @@ def place(config: Mapping[str, Any], name: str) -> Cgroup:
     layout = Placed(found.hierarchies, files=found.files)
     wanted = str((config.get("linux") or {}).get("cgroupsPath") or "")
     layout.prefixes = {} if wanted.startswith("/") else _own(layout)
-    path = os.path.normpath("/" + (wanted or name)).strip("/")
+    path = os.path.normpath("/" + (wanted or name).lstrip("/")).strip("/")
     if not path:
         raise UsageError("linux.cgroupsPath: %r is the root cgroup" % wanted, path="linux.cgroupsPath")
     return Cgroup(layout, path)

@@ -41,7 +41,7 @@ class Relay:
         self._pending = b""
         if os.isatty(0):
             self._saved = termios.tcgetattr(0)
-            tty.setraw(0)
+            tty.setraw(0, termios.TCSANOW)  # what was typed ahead is the program's
             self.resize()
         os.set_blocking(master, False)
 

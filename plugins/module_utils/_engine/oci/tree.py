@@ -65,6 +65,11 @@ class Tree(NamedTuple):
     groups: tuple[tuple[str, tuple[str, ...], int], ...]
 
 
+def normal(path: str) -> str:
+    """Absolute, without ``..``, and with one slash in front: POSIX (and ``normpath``) let two mean something else."""
+    return os.path.normpath("/" + path.lstrip("/"))
+
+
 def is_bind(mount: Mapping[str, Any], parsed: options.Parsed) -> bool:
     return parsed.bind or mount.get("type") == "bind"
 
@@ -192,7 +197,7 @@ def build(
     own_dev = True
     for number, mount in enumerate(config.get("mounts") or ()):
         parsed = options.parse(mount.get("options") or ())
-        destination = os.path.normpath("/" + mount["destination"])
+        destination = normal(mount["destination"])
         own_dev = own_dev and not (destination == "/dev" and is_bind(mount, parsed))
         try:
             _mount(kernel, tree, mount, parsed, destination, tree.sources.get(number), hierarchies)
@@ -202,7 +207,7 @@ def build(
     if own_dev:
         _make_dev(kernel, tree)
         for device in config["linux"].get("devices") or ():
-            if os.path.normpath(device["path"]) != "/dev/ptmx":
+            if normal(device["path"]) != "/dev/ptmx":
                 _make_device(kernel, tree, device)
 
 
@@ -218,7 +223,7 @@ def _mount(
     kind = str(mount.get("type") or "")
     if kind in ("proc", "sysfs"):
         # CVE-2019-19921: a link in its place would lead masks and LSM writes to files of the attacker.
-        _require_directory(tree.root, destination)
+        _require_directory(kernel, tree.root, destination)
     else:
         _refuse_in_proc(kernel, tree.root, destination)
     if parsed.remount:
@@ -274,12 +279,16 @@ def _mode_of(kernel: Kernel, root: int, path: str) -> Optional[int]:
         os.close(fd)
 
 
-def _require_directory(root: int, destination: str) -> None:
+def _require_directory(kernel: Kernel, root: int, destination: str) -> None:
     try:
-        info = os.stat(destination[1:] or ".", dir_fd=root, follow_symlinks=False)
+        found = kernel.open_in_root(root, destination, os.O_PATH | os.O_NOFOLLOW)
     except FileNotFoundError:
         return
-    if not stat.S_ISDIR(info.st_mode):
+    try:
+        ordinary = stat.S_ISDIR(os.fstat(found).st_mode)
+    finally:
+        os.close(found)
+    if not ordinary:
         raise StartError("%s in the root is no ordinary directory" % destination, step="mount", path=destination)
 
 
@@ -383,7 +392,7 @@ def _remove_other(dev: int, name: str, target: str) -> None:
 
 
 def _make_device(kernel: Kernel, tree: Tree, device: Mapping[str, Any]) -> None:
-    path = os.path.normpath(device["path"])
+    path = normal(device["path"])
     if path in tree.nodes or device["path"] in tree.nodes:
         fd = tree.nodes[path if path in tree.nodes else device["path"]]
         mounts.attach_at(kernel, tree.root, path, fd, "file")
