@@ -43,3 +43,13 @@ class Fd:
 
     def __del__(self) -> None:
         self.close()
+
+
+def is_at(fd: int, path: str) -> bool:
+    """Is ``path`` still the file that ``fd`` was opened from? (Between open and flock somebody may have moved it.)"""
+    try:
+        there = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    here = os.fstat(fd)
+    return (there.st_ino, there.st_dev) == (here.st_ino, here.st_dev)

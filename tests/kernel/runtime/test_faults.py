@@ -14,6 +14,7 @@ import time
 import pytest
 from module_utils._engine.errors import WharfError
 from module_utils._engine.kernel import procfs
+from module_utils._engine.runtime import wire
 
 
 def descendants_named(name):
@@ -192,3 +193,35 @@ def test_more_clients_at_once_than_the_backlog_holds_all_get_an_answer(engine):
         thread.join(30)
     # Beyond 256 connections the monitor refuses; those that got one got their answer.
     assert len(answers) >= 250
+
+
+def test_a_container_being_removed_cannot_be_started_by_a_request_that_was_on_its_way(engine):
+    """A task is killed after it asked for a start; the next one removes the container before that start begins."""
+    engine.sh("true")  # the spawner runs, so the request is accepted at once
+    spawner = engine.spawner_pid()
+
+    def starters():
+        return [child for monitor in monitors_of(spawner) for child in monitors_of(monitor)]
+
+    cid = engine.create(["/bin/sleep", "1000"])
+    with engine.runtime.removing(cid):
+        sock = wire.connect(engine.paths.spawner_socket, 5.0)
+        wire.send_line(sock, {"op": "start", "id": cid, "engine": wire.ENGINE})
+        engine.until(lambda: any(_has_open(pid, cid) for pid in starters()))
+        os.rename(engine.paths.container(cid), engine.paths.container(cid) + ".gone")
+    with sock:
+        answer = wire.LineReader(sock).wait()
+    assert "was removed while its start was on the way" in answer["error"]["msg"]
+    assert engine.leavings(cid) == []
+    os.rename(engine.paths.container(cid) + ".gone", engine.paths.container(cid))
+
+
+def _has_open(pid, cid):
+    """Whether a process waits for the container's monitor lock."""
+    try:
+        return any(
+            os.readlink("/proc/%d/fd/%s" % (pid, n)).endswith(cid + "/monitor.lock")
+            for n in os.listdir("/proc/%d/fd" % pid)
+        )
+    except OSError:
+        return False

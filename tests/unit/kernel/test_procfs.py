@@ -7,6 +7,7 @@ import os
 import signal
 import time
 
+import pytest
 from module_utils._engine.kernel import pidfd, procfs
 
 
@@ -81,3 +82,15 @@ def test_wait_times_out_then_sees_the_end_and_the_signal():
     assert pidfd.reap(fd) == 128 + signal.SIGTERM
     assert not pidfd.send_signal(fd, signal.SIGTERM)
     os.close(fd)
+
+
+def test_the_mount_table_of_a_zombie_is_that_of_no_process() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(ProcessLookupError):
+        procfs.mountinfo("/proc/%d/mountinfo" % pid)
+    os.waitpid(pid, 0)
+    with pytest.raises(FileNotFoundError):
+        procfs.mountinfo("/proc/%d/mountinfo" % pid)

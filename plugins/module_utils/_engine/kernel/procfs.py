@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
@@ -100,8 +101,14 @@ def boot_id() -> str:
 
 
 def mountinfo(path: str = "/proc/self/mountinfo") -> list[Mount]:
-    """The mount table, in the kernel's order (a later mount hides an earlier one on the same target)."""
-    return parse_mountinfo(_read(path))
+    """The mount table, in the kernel's order (a later mount hides an earlier one on the same target). Raises
+    ``FileNotFoundError`` or ``ProcessLookupError`` when the process has ended."""
+    try:
+        return parse_mountinfo(_read(path))
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a zombie has no namespaces any more (mounts_open_common, fs/proc_namespace.c)
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), path) from None
+        raise
 
 
 def parse_mountinfo(text: str) -> list[Mount]:

@@ -82,9 +82,9 @@ def remove(task: Task, record: ContainerRecord, *, keep_anonymous: bool = False)
     """
     if is_running(state(task, record)):
         task.runtime.stop(record.id, 9, 0, hooks=False)
-    task.runtime.delete(record.id)
-    task.network.release(record.id)
-    task.store.containers.remove(record.id)
+    with task.runtime.removing(record.id):
+        task.network.release(record.id)
+        task.store.containers.remove(record.id)
     if not keep_anonymous:
         from . import volume
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..errors import Conflict, Interrupted, NotFound, TimedOut, WharfError
@@ -226,6 +227,22 @@ class Runtime:
     def delete(self, container: str) -> None:
         """Nothing of the container remains but its directory in the state: it is killed, its cgroup and run directory
         are removed. Idempotent. The caller releases its network."""
+        with self.removing(container):
+            pass
+
+    @contextmanager
+    def removing(self, container: str) -> Iterator[None]:
+        """``delete``, and no monitor can start it before this is left: by then its directory should be gone. A start
+        that a killed task had asked for may still be on its way."""
+        lock = self._delete(container)
+        try:
+            yield
+        finally:
+            if lock >= 0:
+                os.close(lock)
+
+    def _delete(self, container: str) -> int:
+        """See ``delete``. The held monitor lock; -1 without a directory."""
         state = self.state(container)
         if state["status"] in ("running", "paused", "restarting"):
             try:
@@ -245,11 +262,17 @@ class Runtime:
             pass
         cgroup = Cgroup(Layout.detect(), path)
         try:
-            self._wait_unlocked(container, 2.0)
+            lock = self._lock_monitor(container, 2.0)
         except TimedOut:  # a monitor that does not do as it is told: it ends with what it watches
             cgroup.kill_all()
-            self._wait_unlocked(container)
-        cleanup.tidy(self.paths, cgroup, container)
+            lock = self._lock_monitor(container)
+        try:
+            cleanup.tidy(self.paths, cgroup, container)
+        except BaseException:
+            if lock >= 0:
+                os.close(lock)
+            raise
+        return lock
 
     def forget_layers(self, layers: list[str]) -> None:
         """Before layer directories are removed: let the spawner, if there is one, unmount them."""
@@ -400,26 +423,32 @@ class Runtime:
 
     def _wait_unlocked(self, container: str, timeout: float = 30.0) -> None:
         """Until the container's monitor has let go of everything and ended."""
+        lock = self._lock_monitor(container, timeout)
+        if lock >= 0:
+            os.close(lock)
+
+    def _lock_monitor(self, container: str, timeout: float = 30.0) -> int:
+        """The lock that a monitor holds as long as it lives, as a descriptor; -1 when the container has no directory.
+        Raises ``TimedOut``."""
         import fcntl
 
+        path = self.paths.container(container) + "/monitor.lock"
         try:
-            fd = os.open(self.paths.container(container) + "/monitor.lock", os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
-            return
+            return -1
         deadline = time.monotonic() + timeout
-        try:
-            while True:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    return
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise TimedOut(
-                            "The monitor of container %s does not end" % container[:12], step="stop", subject=container
-                        ) from None
-                    time.sleep(0.002)
-        finally:
-            os.close(fd)
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return fd
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    os.close(fd)
+                    raise TimedOut(
+                        "The monitor of container %s does not end" % container[:12], step="stop", subject=container
+                    ) from None
+                time.sleep(0.002)
 
 
 def _named(error: WharfError, container: str) -> WharfError:

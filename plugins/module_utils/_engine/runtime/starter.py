@@ -18,7 +18,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
-from ..errors import Conflict, WharfError
+from .. import fds
+from ..errors import Conflict, NotFound, WharfError
 from ..kernel.syscalls import PR_SET_PDEATHSIG
 from . import handover, parent, statefile, wire
 from .monitor import Monitor
@@ -138,6 +139,12 @@ def _lock(spawner: Spawner, container: str, asker: Optional[socket.socket]) -> i
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not fds.is_at(fd, directory + "/monitor.lock"):
+                raise NotFound(
+                    "Container %s was removed while its start was on the way" % container[:12],
+                    step="start",
+                    subject=container,
+                )
             return fd
         except BlockingIOError:
             state = statefile.read(directory + "/state.json")

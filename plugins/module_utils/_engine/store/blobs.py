@@ -13,6 +13,7 @@ import time
 from types import TracebackType
 from typing import List, Optional
 
+from .. import fds
 from ..errors import IntegrityError, KernelError, NotFound, TimedOut, UsageError
 from ..paths import Paths
 from . import scratch
@@ -231,7 +232,7 @@ class Blobs:
             if expected_digest is not None and self.pin(expected_digest):
                 return BlobWriter(self, path, -1, expected_digest, expected_size)
             fd = self._open_ingest(path)
-            if scratch.try_lock(fd) and scratch.is_at(fd, path):
+            if scratch.try_lock(fd) and fds.is_at(fd, path):
                 # The other process may have published (linked, then unlinked the old name) just before we made this.
                 if expected_digest is not None and self.has(expected_digest):
                     os.unlink(path)
@@ -276,7 +277,7 @@ class Blobs:
                 except FileExistsError:
                     pass
                 fcntl.flock(fd, fcntl.LOCK_SH)  # was exclusive; in the gap collect() may take the new blob away
-                if scratch.is_at(fd, final) or self.pin(digest):
+                if fds.is_at(fd, final) or self.pin(digest):
                     break
             scratch.sync_dir(self._paths.blobs)
             os.unlink(tmp_path)
@@ -303,7 +304,7 @@ class Blobs:
             except OSError as error:
                 raise KernelError.wrap(error, "Cannot read blob %s" % digest, step="pin_blob") from error
             fcntl.flock(fd, fcntl.LOCK_SH)
-            if scratch.is_at(fd, path):
+            if fds.is_at(fd, path):
                 self._pins[digest] = fd
                 return True
             os.close(fd)
@@ -334,7 +335,7 @@ class Blobs:
                 return None
             raise KernelError.wrap(error, "Cannot remove blob %s" % digest, step="remove_blob") from error
         try:
-            if scratch.try_lock(fd) and scratch.is_at(fd, path):
+            if scratch.try_lock(fd) and fds.is_at(fd, path):
                 return scratch.trash(self._paths.tmp, path)
             return None
         finally:

@@ -11,6 +11,7 @@ import os
 from types import TracebackType
 from typing import List, Optional
 
+from .. import fds
 from ..errors import Conflict, InUse, KernelError
 from ..paths import Paths
 from . import scratch
@@ -144,7 +145,7 @@ class Layers:
             except OSError as error:
                 raise KernelError.wrap(error, "Cannot use layer %s" % chain_id, step="pin_layer") from error
             fcntl.flock(fd, fcntl.LOCK_SH)
-            if scratch.is_at(fd, path):
+            if fds.is_at(fd, path):
                 self._pins[chain_id] = fd
                 return True
             os.close(fd)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Optional
 
+from .. import fds
 from ..errors import KernelError, TimedOut, WharfError
 from . import scratch
 
@@ -122,7 +123,7 @@ class Locks:
                     fcntl.flock(fd, operation)
                 else:
                     _poll(fd, operation, deadline, path, "%s %s" % (kind, name))
-                if scratch.is_at(fd, path):  # else: tidied away between open and flock
+                if fds.is_at(fd, path):  # else: tidied away between open and flock
                     return fd
             except OSError as error:
                 os.close(fd)
@@ -141,7 +142,7 @@ class Locks:
             except FileNotFoundError:
                 continue
             try:
-                if scratch.try_lock(fd) and scratch.is_at(fd, path):
+                if scratch.try_lock(fd) and fds.is_at(fd, path):
                     os.unlink(path)
             finally:
                 os.close(fd)

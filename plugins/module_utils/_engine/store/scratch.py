@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
+from .. import fds
 from ..errors import DiskFull, KernelError, WharfError
 
 PARTIAL_SECONDS = 24 * 3600.0  # how long a partial download waits to be resumed
@@ -60,16 +61,6 @@ def try_lock(fd: int, operation: int = fcntl.LOCK_EX) -> bool:
     return True
 
 
-def is_at(fd: int, path: str) -> bool:
-    """Is ``path`` still the file that ``fd`` was opened from? (Between open and flock somebody may have moved it.)"""
-    try:
-        there = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    here = os.fstat(fd)
-    return (there.st_ino, there.st_dev) == (here.st_ino, here.st_dev)
-
-
 def new_dir(tmp: str, prefix: str) -> tuple[str, int]:
     """A new directory ``tmp/<prefix>-<hex>``, and the descriptor that holds it."""
     while True:
@@ -83,7 +74,7 @@ def new_dir(tmp: str, prefix: str) -> tuple[str, int]:
             continue  # taken for litter between mkdir and open
         except OSError as error:
             raise wrap(error, "Cannot create a work directory", step="stage", path=path) from error
-        if try_lock(fd) and is_at(fd, path):
+        if try_lock(fd) and fds.is_at(fd, path):
             return path, fd
         os.close(fd)
 
@@ -257,7 +248,7 @@ def _sweep_one(tmp: str, path: str, name: str) -> Optional[int]:
     except OSError:  # a symlink, socket or device node: nobody holds such a thing
         return empty(trash(tmp, path))
     try:
-        if not try_lock(fd) or not is_at(fd, path):
+        if not try_lock(fd) or not fds.is_at(fd, path):
             return None
         if not name.startswith("trash-"):
             moved = trash(tmp, path)
