@@ -122,6 +122,20 @@ def test_an_image_without_a_name_comes_in_without_one(bare: Engine, tmp_path: Pa
     assert not bare.run("image_load", path=path)["changed"]
 
 
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_an_archive_packed_by_any_tar_comes_in(bare: Engine, tmp_path: Path, form: int) -> None:
+    """With fractions of seconds, long names and long link names in headers of their own."""
+    path, directory = tmp_path / "packed.tar", Path(layout(tmp_path, **{"one:1": ONE}))
+    for file in directory.rglob("*"):
+        os.utime(file, ns=(0, 1_700_000_000_123_456_789))
+    with tarfile.open(path, "w", format=form) as tar:
+        if form != tarfile.USTAR_FORMAT:
+            tar.addfile(tarfile.TarInfo("x" * 300))
+        for name in ("oci-layout", "index.json", "blobs"):
+            tar.add(directory / name, name)
+    assert bare.run("image_load", path=str(path))["images"][0]["Id"] == ONE.id
+
+
 def test_of_several_platforms_the_one_that_was_asked_for_is_taken(bare: Engine, tmp_path: Path) -> None:
     foreign = build_image([layer({"s": b"390"})], architecture="s390x")
     index = build_index({"linux/" + host_architecture(): ONE, "linux/s390x": foreign})

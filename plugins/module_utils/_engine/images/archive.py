@@ -179,8 +179,10 @@ class TarSource(Source, Sink):
         stream = TarStream(self, max_entries=_MAX_MEMBERS, max_size=1 << 50)
         position = 0
         while position < size:
-            position += stream.skippable()
-            stream.skip()
+            unwanted = stream.skippable()
+            if unwanted:  # what a header is continued by (PAX, long names) is wanted
+                position += unwanted
+                stream.skip()
             data = os.pread(self.fd, 512, position)
             if not data:
                 break
