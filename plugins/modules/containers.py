@@ -614,7 +614,12 @@ options:
       security_opts:
         description:
           - More about what it may do. V(no-new-privileges), V(seccomp=unconfined), V(seccomp=PATH) with a profile in
-            Docker's format on the target, V(apparmor=PROFILE), V(systempaths=unconfined).
+            Docker's format on the target, or V(seccomp=JSON) with the profile itself, V(apparmor=PROFILE),
+            V(apparmor=unconfined), V(systempaths=unconfined), V(proc-opts=OPTIONS) for how C(/proc) is mounted.
+          - The container keeps the profile as it was when the task ran. Another profile at the same path is a change.
+          - V(label=disable) is what there is, as the engine sets no SELinux labels. Other labels are refused where
+            SELinux
+            is on, and ignored with a warning elsewhere.
           - Changing it replaces the container.
         type: list
         elements: str

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import UsageError
 from ..reconcile import options, values
 from ..reconcile.values import bad
-from . import container_options
+from . import container_options, container_security
 from .tables import CONTAINER
 from .task import Task
 
@@ -34,7 +34,7 @@ def wanted(task: Task) -> dict[str, Any]:
     _check_networks(spec, task)
     container_options.check(spec, task)
     _check_ports(spec)
-    _check_security(spec)
+    _check_security(spec, task)
     _check_process(spec)
     _check_mounts(spec)
     if "log_driver" in spec or "log_options" in spec:
@@ -161,54 +161,15 @@ def _check_ports(spec: dict[str, Any]) -> None:
         seen[key] = port["container_port"]
 
 
-def _check_security(spec: dict[str, Any]) -> None:
+def _check_security(spec: dict[str, Any], task: Task) -> None:
     from ..kernel import capabilities
 
     for option in ("capabilities", "cap_drop"):
         if option in spec:
             capabilities.parse(spec[option])
-    clean = []
-    for text in spec.get("security_opts", []):
-        key, _separator, value = text.replace(":", "=", 1).partition("=") if "=" not in text else text.partition("=")
-        if key == "no-new-privileges":
-            if value not in ("", "true", "false"):
-                raise bad("security_opts", text, "is neither true nor false")
-            if value != "false":
-                clean.append("no-new-privileges")
-        elif key == "seccomp":
-            clean.append("seccomp=" + _seccomp(value))
-        else:
-            raise bad("security_opts", text, "is not supported; known are no-new-privileges and seccomp=")
-    if clean:
-        spec["security_opts"] = sorted(set(clean))
-    else:
-        spec.pop("security_opts", None)
+    container_security.check(spec, task)
     for name in spec.get("sysctls", {}):
         _check_sysctl(name, spec)
-
-
-def _seccomp(value: str) -> str:
-    """``unconfined``, or the profile itself as compact JSON: what is stored does not depend on a file's fate."""
-    import json
-
-    if value == "unconfined":
-        return value
-    text = value
-    if not value.lstrip().startswith("{"):
-        try:
-            with open(value, "rb") as stream:
-                text = stream.read(1 << 20).decode("utf-8", "replace")
-        except OSError as error:
-            raise UsageError(
-                "security_opts: cannot read the seccomp profile %s: %s" % (value, error.strerror),
-                step="validate",
-                path=value,
-                errno=error.errno,
-            ) from None
-    from ..kernel.seccomp import profile as profiles
-
-    profile = profiles.load(text, "security_opts" if text is value else value)
-    return json.dumps(profile, sort_keys=True, separators=(",", ":"))
 
 
 _IPC_SYSCTLS = (

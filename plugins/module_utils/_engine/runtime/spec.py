@@ -92,7 +92,7 @@ def generate(spec: Mapping[str, Any], image_config: Mapping[str, Any], context: 
         "hostname": (context.get("hostname") or "") if own_uts else "",
         "domainname": (spec.get("domainname") or "") if own_uts else "",
         "process": _process(spec, image_config, context, caps, security),
-        "mounts": _mounts(spec, context, privileged, root_readonly),
+        "mounts": _with_proc_options(_mounts(spec, context, privileged, root_readonly), security),
         "linux": linux,
         "annotations": {},  # never from the image: labels must not become control data (CVE-2026-53488)
     }
@@ -214,7 +214,7 @@ def security_options(options: Sequence[str]) -> dict[str, str]:
 
     ``:`` is taken for ``=`` as Docker does. Raises ``UsageError`` for an option nobody knows.
     """
-    known = ("no-new-privileges", "seccomp", "apparmor", "label", "systempaths")
+    known = ("no-new-privileges", "seccomp", "apparmor", "label", "systempaths", "proc-opts")
     found = {}
     for option in options:
         separator = "=" if "=" in option else ":"
@@ -224,7 +224,7 @@ def security_options(options: Sequence[str]) -> dict[str, str]:
                 "invalid --security-opt: %r" % option,
                 path="security_opts",
                 hint="Known: no-new-privileges, seccomp=<unconfined|profile.json>, systempaths=unconfined, "
-                "apparmor=<unconfined|profile>, label=disable.",
+                "apparmor=<unconfined|profile>, label=disable, proc-opts=<options>.",
             )
         if name == "no-new-privileges" and value not in ("", "true", "false"):
             raise UsageError("no-new-privileges is true or false, not %r" % value, path="security_opts")
@@ -249,6 +249,8 @@ def _seccomp(choice: Optional[str], privileged: bool) -> Optional[dict[str, Any]
         return {"defaultProfile": True}
     from ..kernel.seccomp import profile
 
+    if choice.lstrip().startswith("{"):
+        return profile.load(choice, "security_opts")
     try:
         with open(choice, encoding="utf-8") as stream:
             text = stream.read()
@@ -381,6 +383,13 @@ def _mounts(
         chosen.pop(mount["destination"], None)
         chosen[mount["destination"]] = mount
     return sorted(chosen.values(), key=lambda mount: mount["destination"].count("/"))
+
+
+def _with_proc_options(mounts: list[dict[str, Any]], security: Mapping[str, str]) -> list[dict[str, Any]]:
+    for mount in mounts:
+        if mount["type"] == "proc" and security.get("proc-opts"):
+            mount["options"] += security["proc-opts"].split(",")
+    return mounts
 
 
 def _target(path: str) -> str:
