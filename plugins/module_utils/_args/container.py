@@ -248,7 +248,7 @@ CONFIG: Table = {
     },
     "restart_retries": {"type": "int", "compare": "scalar", "change": "live"},
     "stop_signal": {"type": "str", "compare": "scalar", "change": "live"},
-    "stop_timeout": {"type": "int", "compare": "ignore", "change": "ignore"},
+    "stop_timeout": {"type": "int", "compare": "ignore", "change": "ignore", "zero": True},
     "healthcheck": {
         "normal": "healthcheck",
         "type": "dict",

@@ -14,7 +14,7 @@ from ..errors import WharfError
 
 
 class Operation:
-    """One step. ``how``: create, remove, replace, live, start, stop, pull, noise."""
+    """One step. ``how``: create, remove, replace, live, start, stop, restart, pull, noise."""
 
     __slots__ = ("_execute", "_undo", "detail", "how", "kind", "name", "why")
 
@@ -60,12 +60,14 @@ class Operation:
 
 
 class Plan:
-    """Operations in order, with the before and after shown by ``--diff``."""
+    """Operations in order, with the before and after shown by ``--diff``. ``later``: on other objects, which follow
+    when this one's lock has been let go."""
 
-    __slots__ = ("after", "before", "operations", "warnings")
+    __slots__ = ("after", "before", "later", "operations", "warnings")
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
+        self.later: list[Operation] = []
         self.before: dict[str, Any] = {}
         self.after: dict[str, Any] = {}
         self.warnings: list[str] = []
@@ -77,11 +79,26 @@ class Plan:
     def changed(self) -> bool:
         return bool(self.operations)
 
+    def describe(self) -> list[dict[str, Any]]:
+        return [operation.describe() for operation in (*self.operations, *self.later)]
+
+    def apply_later(self) -> None:
+        """Every one is tried; the first failure is raised at the end, the others are in its ``details``."""
+        failures: list[WharfError] = []
+        for operation in self.later:
+            try:
+                operation.execute()
+            except WharfError as error:
+                failures.append(error)
+        if failures:
+            failures[0].details.setdefault("also", []).extend(error.msg for error in failures[1:])
+            raise failures[0]
+
     def result(self) -> dict[str, Any]:
         """The parts of a module's result that every resource shares."""
         out: dict[str, Any] = {
             "changed": self.changed,
-            "actions": [operation.describe() for operation in self.operations],
+            "actions": self.describe(),
             "diff": {"before": self.before, "after": self.after},
         }
         if self.warnings:

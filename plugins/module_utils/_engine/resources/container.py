@@ -42,7 +42,8 @@ def run(task: Task) -> dict[str, Any]:
             raise _unknown(name)
         else:
             _Reconciler(task, plan, name, record.spec, None, record).plan_state(record)
-        return _finish(task, plan, name)
+        result = _finish(task, plan, name)
+    return _follow(task, plan, result)
 
 
 def _reconcile(task: Task, name: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +63,15 @@ def _reconcile(task: Task, name: str, spec: dict[str, Any]) -> dict[str, Any]:
         if not task.check_mode:
             plan.apply()
         plan.operations[:0] = pulls
-        return _finish(task, plan, name, applied=True)
+        result = _finish(task, plan, name, applied=True)
+    return _follow(task, plan, result)
+
+
+def _follow(task: Task, plan: Plan, result: dict[str, Any]) -> dict[str, Any]:
+    """What other containers do in consequence, without this one's lock."""
+    if plan.later and not task.check_mode:
+        plan.apply_later()
+    return result
 
 
 def preview(task: Task, name: str, choice: Optional[ImageChoice]) -> Plan:
@@ -168,6 +177,7 @@ class _Reconciler:
         if replacing:
             self._check_environment(record)
             self._plan_replace(record, replacing, found)
+            self._plan_followers(record)
             return
         if found:
             self._check_environment(record)
@@ -287,6 +297,29 @@ class _Reconciler:
         if start_new:
             self._plan_paused(lambda: task.store.containers.by_name(self._name) or record)
 
+    def _plan_followers(self, record: ContainerRecord) -> None:
+        from .container_follow import plan
+
+        plan(self._task, self._plan, record)
+
+    def _plan_strayed(self, record: ContainerRecord) -> None:
+        """One that shares namespaces with another, whose namespaces are others by now: it starts again."""
+        if not is_running(self._facts) or not self._facts.get("pid") or self._task.params["state"] == "stopped":
+            return
+        from . import container_follow, container_run
+
+        why = container_follow.strayed(self._task, record, self._facts["pid"])
+        if not why:
+            return
+        task, name = self._task, self._name
+
+        def execute() -> None:
+            container_run.stop(task, record, remember=False)
+            container_run.start(task, record)
+
+        self._plan.add(Operation("restart", "container", name, execute, detail={"option": why}, why="drift"))
+        self._plan_followers(record)
+
     def _plan_repair(self, record: ContainerRecord) -> None:
         """What a container that goes on running has lost: its monitor, of its network, of its mounts."""
         if self._task.params["state"] == "stopped":
@@ -325,6 +358,8 @@ class _Reconciler:
 
         task, plan, name = self._task, self._plan, self._name
         wish, running = task.params["state"], is_running(self._facts)
+        if container_options.shared_with(record.spec):
+            self._plan_strayed(record)
         if not plan.before:
             plan.before, plan.after = {"state": self._facts["status"]}, {"state": self._state_after()}
         kill = task.params.get("force_kill", False)
@@ -341,6 +376,7 @@ class _Reconciler:
             if not running:
                 why = "is %s" % self._facts["status"]
                 plan.add(Operation("start", "container", name, lambda: container_run.start(task, current()), why=why))
+                self._plan_followers(record)
             if wish == "healthy" and (plan.operations or (self._facts.get("health") or {}).get("status") != "healthy"):
                 self._wait(current)
         elif wish == "stopped" and running:
@@ -351,7 +387,7 @@ class _Reconciler:
     def _plan_paused(self, current: Callable[[], ContainerRecord]) -> None:
         """``paused``: only if the task says so, and only for what will run when all before this is done."""
         task, wanted = self._task, self._task.params.get("paused")
-        started = any(o.how in ("start", "replace") for o in self._plan.operations)
+        started = any(o.how in ("start", "replace", "restart") for o in self._plan.operations)
         running = started or self._facts["status"] in ("running", "paused")
         if wanted is None or not running or wanted == (self._facts["status"] == "paused" and not started):
             return

@@ -319,8 +319,8 @@ def netns_path(task: Task, record: ContainerRecord) -> Optional[str]:
     mode = record.spec.get("network_mode", "")
     if mode == "host":
         return None
-    if mode.startswith("container:"):
-        return task.paths.container_netns(shared_container(task, mode).id)
+    if mode.startswith("container:"):  # who may share that of a third
+        return netns_path(task, shared_container(task, mode))
     return task.paths.container_netns(record.id)
 
 

@@ -151,7 +151,7 @@ def _plan(item: Item, choices: dict[tuple[str, ...], ImageChoice], promised: fro
             item.task, item.name, choices.get(_key(item)) if item.task.params.get("image") else None
         )
     item.before, item.after = plan.before, plan.after
-    item.actions += [operation.describe() for operation in plan.operations]
+    item.actions += plan.describe()
     if plan.operations:
         return True
     record = item.task.store.containers.by_name(item.name)
