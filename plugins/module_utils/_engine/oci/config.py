@@ -62,9 +62,9 @@ def check(config: Mapping[str, Any], bundle: str) -> None:
     _check_user_namespace(linux, spaces)
     _check_mounts(config, linux, spaces)
     _check_linux(linux, spaces)
-    limits.check(linux.get("resources") or {})
-    _check_devices(linux.get("devices") or [])
-    check_hooks(config.get("hooks") or {})
+    limits.check(member(linux, "resources", {}, "linux."))
+    _check_devices(entries(linux, "devices", "linux."))
+    check_hooks(member(config, "hooks", {}, ""))
 
 
 def member(holder: Mapping[str, Any], key: str, default: Any, where: str) -> Mapping[str, Any]:
@@ -73,6 +73,15 @@ def member(holder: Mapping[str, Any], key: str, default: Any, where: str) -> Map
         value = default
     if not isinstance(value, Mapping):
         raise UsageError("%s%s: an object is needed" % (where, key), path=where + key)
+    return value
+
+
+def entries(holder: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    value = holder.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise UsageError("%s%s: a list is needed" % (where, key), path=where + key)
     return value
 
 
@@ -123,7 +132,7 @@ def check_process(process: Mapping[str, Any], at: str) -> None:
     user = member(process, "user", {}, at + ".")
     for key in ("uid", "gid"):
         whole(user.get(key, 0), "%s.user.%s" % (at, key), 0, _MAX_ID)
-    for group in user.get("additionalGids") or []:
+    for group in entries(user, "additionalGids", at + ".user."):
         whole(group, at + ".user.additionalGids", 0, _MAX_ID)
     if user.get("umask") is not None:
         whole(user["umask"], at + ".user.umask", 0, 0o777)
@@ -131,7 +140,7 @@ def check_process(process: Mapping[str, Any], at: str) -> None:
         refuse_if(True, at + ".selinuxLabel", _selinux())
     if process.get("oomScoreAdj") is not None:
         whole(process["oomScoreAdj"], at + ".oomScoreAdj", -1000, 1000)
-    limits.check_rlimits(process.get("rlimits") or [], at + ".rlimits")
+    limits.check_rlimits(entries(process, "rlimits", at + "."), at + ".rlimits")
     for name, words in member(process, "capabilities", {}, at + ".").items():
         strings(words, "%s.capabilities.%s" % (at, name))
     from . import attributes
@@ -150,10 +159,7 @@ def _selinux() -> str:
 def check_namespaces(linux: Mapping[str, Any]) -> dict[str, str]:
     """type → path, or "" for a new one."""
     found: dict[str, str] = {}
-    entries = linux.get("namespaces") or []
-    if not isinstance(entries, list):
-        raise bad("linux.namespaces", "a list is needed")
-    for entry in entries:
+    for entry in entries(linux, "namespaces", "linux."):
         kind = entry.get("type") if isinstance(entry, Mapping) else None
         if kind not in NAMESPACES:
             raise bad("linux.namespaces", "unknown type %r; known: %s" % (kind, ", ".join(NAMESPACES)))
@@ -198,40 +204,40 @@ def _check_names(config: Mapping[str, Any], spaces: Mapping[str, str]) -> None:
 
 
 def _check_user_namespace(linux: Mapping[str, Any], spaces: Mapping[str, str]) -> None:
-    mappings = [linux.get(key) or [] for key in ("uidMappings", "gidMappings")]
-    for key, entries in zip(("uidMappings", "gidMappings"), mappings):
-        check_mappings(entries, "linux." + key)
+    mappings = [entries(linux, key, "linux.") for key in ("uidMappings", "gidMappings")]
+    for key, ranges_ in zip(("uidMappings", "gidMappings"), mappings):
+        check_mappings(ranges_, "linux." + key)
     if "user" not in spaces:
         if any(mappings):
             raise bad("linux.uidMappings", "user namespace mappings specified, but user namespace isn't enabled")
     elif not spaces["user"] and not all(mappings):
         raise bad("linux.uidMappings", "a new user namespace needs uidMappings and gidMappings")
-    offsets = linux.get("timeOffsets") or {}
+    offsets = member(linux, "timeOffsets", {}, "linux.")
     if offsets and (spaces.get("time") is None or spaces["time"]):
         raise bad("linux.timeOffsets", "time namespace offsets need a new time namespace")
     for clock, offset in offsets.items():
         if clock not in ("monotonic", "boottime"):
             raise bad("linux.timeOffsets", "unknown clock %r; known: monotonic, boottime" % clock)
+        if not isinstance(offset, Mapping):
+            raise bad("linux.timeOffsets.%s" % clock, "an object is needed")
         whole(offset.get("secs", 0), "linux.timeOffsets.secs", -(1 << 63), (1 << 63) - 1)
         whole(offset.get("nanosecs", 0), "linux.timeOffsets.nanosecs", 0, 999_999_999)
 
 
-def check_mappings(entries: Any, field: str) -> None:
+def check_mappings(mappings: Sequence[Any], field: str) -> None:
     from ..kernel import idmap
 
-    if not isinstance(entries, list):
-        raise bad(field, "a list is needed")
-    for entry in entries:
+    for entry in mappings:
         for key in ("containerID", "hostID", "size"):
             whole(entry.get(key, 0) if isinstance(entry, Mapping) else None, "%s.%s" % (field, key), 0, 1 << 32)
-    if entries:
-        idmap.check(ranges(entries), field)
+    if mappings:
+        idmap.check(ranges(mappings), field)
 
 
-def ranges(entries: Sequence[Mapping[str, Any]]) -> list[Any]:
+def ranges(mappings: Sequence[Mapping[str, Any]]) -> list[Any]:
     from ..kernel.idmap import Range
 
-    return [Range(entry.get("containerID", 0), entry.get("hostID", 0), entry["size"]) for entry in entries]
+    return [Range(entry.get("containerID", 0), entry.get("hostID", 0), entry["size"]) for entry in mappings]
 
 
 # -- mounts and devices --------------------------------------------------------------------------------------------
@@ -240,18 +246,15 @@ def ranges(entries: Sequence[Mapping[str, Any]]) -> list[Any]:
 def _check_mounts(config: Mapping[str, Any], linux: Mapping[str, Any], spaces: Mapping[str, str]) -> None:
     from . import options
 
-    entries = config.get("mounts") or []
-    if not isinstance(entries, list):
-        raise bad("mounts", "a list is needed")
-    for number, mount in enumerate(entries):
+    for number, mount in enumerate(entries(config, "mounts", "")):
         at = "mounts[%d]" % number
         if not isinstance(mount, Mapping) or not isinstance(mount.get("destination"), str) or not mount["destination"]:
             raise bad(at + ".destination", "a path in the container is needed")
         words = strings(mount.get("options"), at + ".options")
         parsed = options.parse(words)
-        maps = [mount.get(key) or [] for key in ("uidMappings", "gidMappings")]
-        for key, entries_ in zip(("uidMappings", "gidMappings"), maps):
-            check_mappings(entries_, "%s.%s" % (at, key))
+        maps = [entries(mount, key, at + ".") for key in ("uidMappings", "gidMappings")]
+        for key, ranges_ in zip(("uidMappings", "gidMappings"), maps):
+            check_mappings(ranges_, "%s.%s" % (at, key))
         if any(maps) or parsed.idmap:
             if not (parsed.bind or mount.get("type") == "bind"):
                 raise Unsupported("%s: id-mapped mounts are supported for bind mounts only" % at, path=at)
@@ -265,9 +268,7 @@ def _check_mounts(config: Mapping[str, Any], linux: Mapping[str, Any], spaces: M
                 raise bad(at + ".source", "a bind mount needs a source")
 
 
-def _check_devices(devices: Any) -> None:
-    if not isinstance(devices, list):
-        raise bad("linux.devices", "a list is needed")
+def _check_devices(devices: Sequence[Any]) -> None:
     for number, device in enumerate(devices):
         at = "linux.devices[%d]" % number
         if not isinstance(device, Mapping) or device.get("type") not in ("b", "c", "u", "p"):
@@ -299,12 +300,13 @@ def _check_linux(linux: Mapping[str, Any], spaces: Mapping[str, str]) -> None:
     path = linux.get("cgroupsPath")
     if path is not None and not isinstance(path, str):
         raise bad("linux.cgroupsPath", "a string is needed")
-    domain = (linux.get("personality") or {}).get("domain")
-    if linux.get("personality") and domain not in ("LINUX", "LINUX32"):
+    personality = member(linux, "personality", {}, "linux.")
+    domain = personality.get("domain")
+    if personality and domain not in ("LINUX", "LINUX32"):
         raise bad("linux.personality", "unknown domain %r; known: LINUX, LINUX32" % (domain,))
-    refuse_if((linux.get("personality") or {}).get("flags"), "linux.personality.flags")
-    check_sysctls(linux.get("sysctl") or {}, spaces)
-    if linux.get("seccomp"):
+    refuse_if(personality.get("flags"), "linux.personality.flags")
+    check_sysctls(member(linux, "sysctl", {}, "linux."), spaces)
+    if linux.get("seccomp") is not None:
         from . import filters
 
         filters.check(linux["seccomp"])
@@ -332,10 +334,8 @@ def check_sysctls(sysctls: Mapping[str, Any], spaces: Mapping[str, str]) -> None
 
 
 def check_hooks(hooks: Mapping[str, Any]) -> None:
-    for stage, entries in hooks.items():
-        if stage not in HOOKS:
-            continue
-        for number, hook in enumerate(entries or []):
+    for stage in HOOKS:
+        for number, hook in enumerate(entries(hooks, stage, "hooks.")):
             at = "hooks.%s[%d]" % (stage, number)
             path = hook.get("path") if isinstance(hook, Mapping) else None
             if not isinstance(path, str) or not path.startswith("/"):

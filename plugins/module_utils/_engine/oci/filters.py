@@ -40,6 +40,9 @@ def check(profile: Any) -> None:
     at = "linux.seccomp"
     if not isinstance(profile, Mapping):
         raise UsageError("%s: an object is needed" % at, path=at)
+    for key in ("flags", "syscalls"):
+        if not isinstance(profile.get(key) or [], list):
+            raise UsageError("%s.%s: a list is needed" % (at, key), path="%s.%s" % (at, key))
     for flag in profile.get("flags") or []:
         if flag not in FLAGS:
             raise UsageError("%s.flags: unknown flag %r; known: %s" % (at, flag, ", ".join(FLAGS)), path=at + ".flags")

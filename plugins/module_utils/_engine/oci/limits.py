@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Unsupported, UsageError
@@ -28,10 +28,12 @@ _REFUSED = (
 )  # fmt: skip
 
 
-def check(resources: Any) -> None:
+def check(resources: Mapping[str, Any]) -> None:
     """Raises ``UsageError``, ``Unsupported``."""
-    if not isinstance(resources, Mapping):
-        raise UsageError("linux.resources: an object is needed", path="linux.resources")
+    for section in (*_NUMBERS, "network", "unified"):
+        if not isinstance(resources.get(section) or {}, Mapping):
+            field = "linux.resources.%s" % section
+            raise UsageError("%s: an object is needed" % field, path=field)
     for section, key in _REFUSED:
         value = (resources.get(section) or {}).get(key)
         if value and value != -1:
@@ -42,13 +44,16 @@ def check(resources: Any) -> None:
     for section, keys in _NUMBERS.items():
         part = resources.get(section) or {}
         for key in keys:
-            value = part.get(key) if isinstance(part, Mapping) else part
+            value = part.get(key)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
                 field = "linux.resources.%s.%s" % (section, key)
                 raise UsageError("%s: a whole number is needed, not %r" % (field, value), path=field)
     from ..kernel.devices import from_oci
 
-    from_oci(resources.get("devices") or [])
+    rules = resources.get("devices") or []
+    if not isinstance(rules, list) or not all(isinstance(rule, Mapping) for rule in rules):
+        raise UsageError("linux.resources.devices: a list of objects is needed", path="linux.resources.devices")
+    from_oci(rules)
 
 
 def for_cgroup(resources: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,9 +85,7 @@ def device_rules(resources: Mapping[str, Any]) -> list[DeviceRule]:
     return [*from_oci(resources.get("devices") or []), *always]
 
 
-def check_rlimits(entries: Any, field: str) -> None:
-    if not isinstance(entries, list):
-        raise UsageError("%s: a list is needed" % field, path=field)
+def check_rlimits(entries: Sequence[Any], field: str) -> None:
     seen = set()
     for entry in entries:
         kind = entry.get("type") if isinstance(entry, Mapping) else None
