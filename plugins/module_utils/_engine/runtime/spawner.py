@@ -34,7 +34,7 @@ from ..storage import overlay
 from . import handover, watch, wire
 from .kept import Kept
 
-from . import cleanup, monitor, reaper  # isort: skip
+from . import cleanup, monitor, reaper, stdio  # isort: skip
 from .. import process  # isort: skip
 from ..kernel import devices, old_mounts, seccomp  # isort: skip
 from ..kernel.cgroups import control, events  # isort: skip
@@ -43,7 +43,7 @@ from ..kernel.cgroups import control, events  # isort: skip
 PRELOADED = (cleanup, monitor, reaper, process, devices, old_mounts, seccomp, control, events)
 
 IDLE = 30.0
-_MAX_HELD = 768  # of the 1024 descriptors that a process has where nobody asked for more
+HELD, HELD_END = 512, 1024  # numbers of the descriptors that are kept for monitors, of the 1024 that a process may have
 _MAX_ADOPTIONS = 3  # of one container, before its crashing monitor is left alone
 
 
@@ -59,6 +59,7 @@ class Spawner:
         self.adoptions: dict[str, int] = {}
         # By monitor: read ends of its container's pipes, so that what it says last while nobody watches is not lost.
         self.streams: dict[int, list[int]] = {}
+        self.held = (HELD, HELD_END)
         self.kept = Kept()
         self.layout = Layout.detect()
         self.wake_read, self.wake_write = os.pipe()
@@ -67,11 +68,10 @@ class Spawner:
         overlay.learn(self.kernel)
 
     def descriptors(self) -> list[int]:
-        """What a monitor has no use for."""
+        """What a monitor has no use for, besides those from ``HELD`` on."""
         sockets = (self.listener, self.orders, self.voice)
         own = [sock.fileno() for sock in sockets]
-        streams = [fd for fds in self.streams.values() for fd in fds]
-        return [*own, self.lock, self.wake_read, self.wake_write, *self.kept.descriptors(), *streams]
+        return [*own, self.lock, self.wake_read, self.wake_write, *self.kept.descriptors()]
 
     def run(self) -> None:
         # Monitors inherit this: whatever runs as us inside a container cannot be traced or opened by its processes.
@@ -83,6 +83,10 @@ class Spawner:
         poll = select.poll()
         for fd in (listener, orders, wake):
             poll.register(fd, select.POLLIN)
+        try:
+            stdio.rehearse(self.kernel, self.paths.run + "/rehearsal")
+        except OSError:  # a full disk; monitors are a little larger then
+            pass
         gc.collect()
         gc.freeze()
         while True:
@@ -161,11 +165,20 @@ class Spawner:
                 return False
 
     def _hold(self, monitor: int, fds: list[int]) -> None:
-        """The newest of a monitor's; none beyond what leaves room for everything else."""
-        if monitor not in self.monitors or any(fd >= _MAX_HELD for fd in fds):
-            gone = fds
+        """The newest of a monitor's, as far as there is room. Under numbers of their own: a monitor closes those of all
+        others with one call, and need not look at them, which would cost memory."""
+        held: list[int] = []
+        try:
+            if monitor in self.monitors:
+                for fd in fds:
+                    held.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HELD))
+        except OSError:  # EMFILE, EINVAL: that many containers; their last words are lost if all else fails, too
+            pass
+        gone = [*fds, *self.streams.pop(monitor, [])]
+        if len(held) == len(fds):
+            self.streams[monitor] = held
         else:
-            gone, self.streams[monitor] = self.streams.get(monitor, []), fds
+            gone += held
         for fd in gone:
             os.close(fd)
 

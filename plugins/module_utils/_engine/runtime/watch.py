@@ -48,6 +48,7 @@ def main(spawner: Spawner, conn: int, container: str, streams: Sequence[int] = (
 
 
 def _live(spawner: Spawner, conn: int, container: str, streams: Sequence[int]) -> int:
+    held, held_end = spawner.held
     os.setsid()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -63,9 +64,11 @@ def _live(spawner: Spawner, conn: int, container: str, streams: Sequence[int]) -
     if conn >= 0:
         os.close(conn)
     voice = spawner.voice.fileno()
-    for fd in (*spawner.descriptors(), *streams):
+    for fd in spawner.descriptors():
         if fd != voice:
             os.close(fd)
+    if max(woken, wake, ours.fileno()) < held:
+        os.closerange(held, held_end)
     got = handover.receive(ours)
     ours.close()
     if got is None:
