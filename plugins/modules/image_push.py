@@ -36,14 +36,24 @@ options:
     description:
       - The tag, if O(name) has none. If neither has one, it is V(latest).
     type: str
+  all_platforms:
+    description:
+      - Push the index of images for several platforms that the image was pulled from, with all of them, bit for bit and
+        with the same digest. What it lists beside images, such as attestations, goes along.
+      - The images for other platforms are not on the target. They are taken from where the index came from, or mounted
+        by the registry where that is the same one, and not kept. If the image was pulled from several indexes, the
+        one that came last is pushed.
+      - Fails when the image did not come from an index.
+    type: bool
+    default: false
   timeout:
     description: How many seconds the registry may keep silent before the task fails.
     type: float
     default: 60
 notes:
   - When an image was pulled from an index of images for several platforms, only the image for its platform is on the
-    target, and only that is pushed. Nothing is pushed to where the image came from as long as the tag names the same
-    index.
+    target, and only that is pushed, unless O(all_platforms=true) is given. Nothing is pushed to where the image came
+    from as long as the tag names the same index.
 seealso:
   - module: wharf.engine.image
   - module: wharf.engine.registry
@@ -60,6 +70,16 @@ EXAMPLES = r"""
 - name: Push an image
   wharf.engine.image_push:
     name: registry.example.com/shop:1.2
+
+- name: Bring an image for all platforms into our own registry, with its digest
+  wharf.engine.image:
+    name: docker.io/library/nginx:1.29
+    tags: [registry.example.com/nginx:1.29]
+
+- name: Push all of it
+  wharf.engine.image_push:
+    name: registry.example.com/nginx:1.29
+    all_platforms: true
 """
 
 RETURN = r"""

@@ -35,6 +35,7 @@ IMAGE_LOAD: Table = {
 IMAGE_PUSH: Table = {
     "name": {"type": "str", "required": True},
     "tag": {"type": "str"},
+    "all_platforms": {"type": "bool", "default": False},
 }
 
 IMAGE_INFO: Table = {

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..registry.uploads import Uploader
     from ..store.records import ImageRecord
     from ..store.state import Store
+    from .push_index import Origin
 
 PARALLEL = 3
 MOUNT_SOURCES = 3  # repositories of the same registry that are asked for a blob before it is sent
@@ -59,7 +60,7 @@ class PushReport(NamedTuple):
     timings: dict[str, float]
 
 
-class _Blob(NamedTuple):
+class WantedBlob(NamedTuple):
     digest: str
     size: int
 
@@ -123,7 +124,7 @@ def push_report(
     record = packing.packed(store, record)
     watch.lap("pack")
     data = store.blobs.read(record.manifest_digest, MANIFEST_LIMIT)
-    with _Uploads(store, uploader, transport, told, reference) as uploads:
+    with Uploads(store, uploader, transport, told, reference) as uploads:
         uploads.run(_blobs(data, record, str(reference)))
     watch.lap("blobs")
     digest = uploader.put_manifest(reference.tag or "", data, record.manifest_type)
@@ -137,36 +138,43 @@ def push_report(
     )
 
 
-def _blobs(data: bytes, record: ImageRecord, subject: str) -> list[_Blob]:
+def _blobs(data: bytes, record: ImageRecord, subject: str) -> list[WantedBlob]:
     """What the manifest names, the largest first, the config last (small, and never mounted)."""
     parsed = parse_manifest(data, record.manifest_type, subject=subject)
     if not isinstance(parsed, Manifest):
         raise RegistryError("%s has no manifest of its own" % subject, step="push_manifest", subject=subject)
-    found = {layer.digest: _Blob(layer.digest, layer.size) for layer in parsed.layers}
+    found = {layer.digest: WantedBlob(layer.digest, layer.size) for layer in parsed.layers}
     found.pop(parsed.config.digest, None)
     ordered = sorted(found.values(), key=lambda blob: (-blob.size, blob.digest))
-    return [*ordered, _Blob(parsed.config.digest, parsed.config.size)]
+    return [*ordered, WantedBlob(parsed.config.digest, parsed.config.size)]
 
 
-class _Uploads:
+class Uploads:
     """The blobs of one push, by up to three threads. Leaving ``with`` stops and joins them."""
 
     def __init__(
-        self, store: Store, uploader: Uploader, transport: Transport, progress: Progress, reference: Reference
+        self,
+        store: Store,
+        uploader: Uploader,
+        transport: Transport,
+        progress: Progress,
+        reference: Reference,
+        origin: Optional[Origin] = None,
     ) -> None:
         self._store = store
+        self._origin = origin  # of blobs that are not here
         self._uploader = uploader
         self._transport = transport
         self._progress = progress
         self._reference = reference
         self._lock = threading.Lock()
-        self._todo: list[_Blob] = []
+        self._todo: list[WantedBlob] = []
         self._threads: list[threading.Thread] = []
         self._error: Optional[BaseException] = None
         self._sources: dict[str, list[str]] = {}
         self.counts = {"uploaded": 0, "mounted": 0, "present": 0}
 
-    def __enter__(self) -> _Uploads:
+    def __enter__(self) -> Uploads:
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -178,12 +186,16 @@ class _Uploads:
             thread.join()
         self._transport.cancelled.clear()
 
-    def run(self, blobs: Sequence[_Blob]) -> None:
+    def run(self, blobs: Sequence[WantedBlob]) -> None:
         """Raises what the first thread that failed raised."""
         for blob in blobs:
             self._progress.blob(blob.digest, blob.size)
         self._progress.phase("blobs")
         self._sources = _mount_sources(self._store, self._reference, {blob.digest for blob in blobs[:-1]})
+        if self._origin is not None:
+            known = [path for path in self._origin.mountable(self._reference.domain) if path != self._reference.path]
+            for blob in blobs if known else ():
+                self._sources[blob.digest] = known[:MOUNT_SOURCES]
         self._todo = list(blobs)
         # The first request alone finds out scheme and login.
         self._one(self._todo.pop())
@@ -210,13 +222,15 @@ class _Uploads:
                 self._transport.cancel()
                 return
 
-    def _one(self, blob: _Blob) -> None:
+    def _one(self, blob: WantedBlob) -> None:
         if self._uploader.has_blob(blob.digest):
             self._count("present", blob, "exists")
             return
         if any(self._uploader.mount(blob.digest, source) for source in self._sources.get(blob.digest, ())):
             self._count("mounted", blob, "mounted")
             return
+        if self._origin is not None:
+            self._origin.bring(blob.digest, blob.size)
         fd = self._store.blobs.open(blob.digest)
         try:
             self._uploader.upload(
@@ -233,7 +247,7 @@ class _Uploads:
     def _restart(self, digest: str) -> Callable[[int], None]:
         return lambda offset: self._progress.state(digest, "uploading", offset)
 
-    def _count(self, what: str, blob: _Blob, state: str) -> None:
+    def _count(self, what: str, blob: WantedBlob, state: str) -> None:
         with self._lock:
             self.counts[what] += 1
         self._progress.state(blob.digest, state)

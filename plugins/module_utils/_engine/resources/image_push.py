@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 
 def run(task: Task) -> dict[str, Any]:
-    from ..images import push as pushing
-
     reference = _reference(task)
     name = reference.canonical()
     record = task.store.images.by_reference(name)
@@ -31,7 +29,7 @@ def run(task: Task) -> dict[str, Any]:
             path="name",
             hint="Pull, import or tag it first.",
         )
-    answer = pushing.check(task.store, image_choice.transport(task), reference, record)
+    answer = _pushing(task).check(task.store, image_choice.transport(task), reference, record)
     plan = Plan()
     plan.before = {"digest": answer.present or None}
     plan.after = {"digest": answer.digest or None}
@@ -47,6 +45,17 @@ def run(task: Task) -> dict[str, Any]:
             task.store.events.add("image", "push", record.id, {"name": name})
     after = task.store.images.get(record.id) or record
     return {**plan.result(), "digest": plan.after["digest"], "image": inspect(task, after)}
+
+
+def _pushing(task: Task) -> Any:
+    """What pushes: the image alone, or the index that it came from. Both have ``check`` and ``push_report``."""
+    if task.params.get("all_platforms"):
+        from ..images import push_index
+
+        return push_index
+    from ..images import push
+
+    return push
 
 
 def _reference(task: Task) -> Reference:
@@ -82,7 +91,6 @@ def _operation(task: Task, plan: Plan, reference: Reference, why: str) -> Operat
 
 def _push(task: Task, reference: Reference) -> dict[str, Any]:
     """In a process of its own: uploads run in threads."""
-    from ..images import push as pushing
     from ..process import isolated
     from ..store.state import Store
 
@@ -92,7 +100,7 @@ def _push(task: Task, reference: Reference) -> dict[str, Any]:
             if record is None:
                 raise NotFound("The image %s was removed meanwhile" % reference.familiar(), step="push")
             transport = image_choice.transport(task)
-            report = pushing.push_report(store, reference, record, transport=transport, progress=hook)
+            report = _pushing(task).push_report(store, reference, record, transport=transport, progress=hook)
         out = report._asdict()
         out.pop("changed")
         out["seconds"] = out.pop("timings")
