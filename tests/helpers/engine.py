@@ -22,6 +22,7 @@ BUSYBOX = "/bin/busybox"
 _TABLES = {
     "container": (container.CONFIG, container.OPERATION),
     "container_commit": (export.CONTAINER_COMMIT,),
+    "container_copy": (around.COPY,),
     "container_exec": (container.EXEC,),
     "container_export": (export.CONTAINER_EXPORT,),
     "container_info": (container.INFO,),

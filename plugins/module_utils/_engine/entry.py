@@ -14,6 +14,7 @@ from .errors import UsageError
 _RESOURCES = {
     "container": "container",
     "container_commit": "container_commit",
+    "container_copy": "container_copy",
     "container_exec": "container_exec",
     "container_export": "container_export",
     "container_info": "container_info",
