@@ -14,7 +14,7 @@ import tempfile
 import time
 from typing import Any, Iterator, Optional
 
-from module_utils._args import around, common, container, export, host, image, network, prune, volume
+from module_utils._args import around, common, container, events, export, host, image, network, prune, volume
 from module_utils._engine.entry import dispatch
 from module_utils._engine.paths import Paths
 
@@ -31,6 +31,7 @@ _TABLES = {
     "container_rename": (around.RENAME,),
     "container_wait": (around.WAIT,),
     "containers": (container.MANY,),
+    "events_info": (events.INFO,),
     "host_info": (host.INFO,),
     "image": (image.IMAGE, image.TRANSPORT),
     "image_export": (export.IMAGE_EXPORT,),

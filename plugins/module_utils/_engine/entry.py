@@ -23,6 +23,7 @@ _RESOURCES = {
     "container_rename": "container_rename",
     "container_wait": "container_wait",
     "containers": "containers",
+    "events_info": "events",
     "host_info": "host",
     "image": "image",
     "image_export": "image_export",

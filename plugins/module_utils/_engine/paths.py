@@ -78,6 +78,11 @@ class Paths:
         return self.state + "/mirrors.json"
 
     @property
+    def events(self) -> str:
+        """Where monitors write down what they see (``store.journal``)."""
+        return self.run + "/events"
+
+    @property
     def netns(self) -> str:
         return self.run + "/netns"
 

@@ -125,7 +125,14 @@ class NetworkService:
             self.store.networks.remove(record.id)
             bridge.remove(self.netlink, self.paths, record)
             raise
+        self._tell("create", record)
         return record
+
+    def _tell(self, action: str, network: NetworkRecord, container_id: str = "") -> None:
+        details = {"name": network.name, "type": network.driver}
+        if container_id:
+            details["container"] = container_id
+        self.store.events.add("network", action, network.id, details)
 
     def preview(self, name: str, spec: Mapping[str, Any]) -> NetworkRecord:
         """The record ``create`` would store (for check mode); raises what it would raise."""
@@ -155,6 +162,7 @@ class NetworkService:
             self.store.networks.remove(record.id)
         self.publishing.remove_network(record)
         bridge.remove(self.netlink, self.paths, record)
+        self._tell("destroy", record)
 
     def sweep(self) -> list[str]:
         """Take away what killed removals have left: namespaces without a container, bridges without a network. They
@@ -298,6 +306,8 @@ class NetworkService:
                 before=old,
             )
         self._live_change(container, before)
+        if self.is_active(container_id) and old is None:
+            self._tell("connect", network, container_id)
         return record
 
     def disconnect(self, container_id: str, network: NetworkRecord) -> None:
@@ -310,6 +320,8 @@ class NetworkService:
             )
         endpoint.detach(self.netlink, container_id, network.id)
         self._live_change(container, before)
+        if self.is_active(container_id):
+            self._tell("disconnect", network, container_id)
 
     def publish(self, container_id: str) -> bool:
         """Make the firewall agree with the container's stored ports; True if anything changed."""

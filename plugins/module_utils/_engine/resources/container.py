@@ -394,7 +394,6 @@ class _Reconciler:
 
         def execute() -> None:
             (task.runtime.pause if wanted else task.runtime.unpause)(current().id)
-            task.store.events.add("container", "pause" if wanted else "unpause", current().id, {"name": self._name})
 
         self._plan.add(Operation("pause" if wanted else "unpause", "container", self._name, execute))
 

@@ -75,7 +75,7 @@ def create(
     except BaseException as error:  # a disk that is full, say: what was begun is no container
         _take_back(task, record, error, keep_anonymous=inherit is not None)
         raise
-    store.events.add("container", "create", container_id, {"name": name, "image": spec["image"]})
+    store.events.add("container", "create", container_id)
     return record
 
 

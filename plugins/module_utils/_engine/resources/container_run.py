@@ -28,6 +28,7 @@ def start(task: Task, record: ContainerRecord) -> None:
         if make.owns_network(record.spec):
             task.network.start(record.id)
         make.write_files(task, record)
+        moment = time.time()  # it may have ended before the start is told
         task.runtime.start(record.id)
     except StartError as error:
         error.subject = error.subject or "container %s" % record.name
@@ -38,7 +39,10 @@ def start(task: Task, record: ContainerRecord) -> None:
         task.network.release(record.id)
         raise
     task.store.containers.update(record.id, desired="running")
-    task.store.events.add("container", "start", record.id, {"name": record.name})
+    events = task.store.events
+    events.add_all(
+        [*events.attachments(record.id, "connect", "mount"), ("container", "start", record.id, {})], at=moment
+    )
 
 
 def _require_running(task: Task, option: str, name: str) -> None:
@@ -70,7 +74,7 @@ def stop(task: Task, record: ContainerRecord, *, kill: bool = False, remember: b
     wait = record.spec.get("stop_timeout", 10) if timeout is None else timeout
     task.runtime.stop(record.id, signal_number, wait, hooks=False)  # the hook's work, the network, follows here
     task.network.release(record.id)
-    task.store.events.add("container", "stop", record.id, {"name": record.name})
+    task.store.events.add("container", "stop", record.id)
     if remember and record.spec.get("auto_remove"):  # what the monitor leaves to whoever stops the container
         remove(task, record)
 
@@ -82,8 +86,10 @@ def remove(task: Task, record: ContainerRecord, *, keep_anonymous: bool = False)
     """
     if is_running(state(task, record)):
         task.runtime.stop(record.id, 9, 0, hooks=False)
+    labels = {key: str(value) for key, value in record.spec.get("labels", {}).items()}
     with task.runtime.removing(record.id):
         task.network.release(record.id)
+        task.store.events.fold()  # how it ended, while its name and labels are known
         task.store.containers.remove(record.id)
     if not keep_anonymous:
         from . import volume
@@ -91,7 +97,7 @@ def remove(task: Task, record: ContainerRecord, *, keep_anonymous: bool = False)
         for name in record.resolved.get("anonymous", {}).values():
             if task.store.volumes.get(name) is not None and not task.store.volumes.users(name):
                 volume.remove(task, name)
-    task.store.events.add("container", "destroy", record.id, {"name": record.name})
+    task.store.events.add("container", "destroy", record.id, {**labels, "image": record.image_ref, "name": record.name})
 
 
 def last_lines(task: Task, record: ContainerRecord, count: int = LAST_LINES) -> list[str]:

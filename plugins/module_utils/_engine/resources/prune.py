@@ -41,6 +41,7 @@ def run(task: Task) -> dict[str, Any]:
     if not task.check_mode:
         plan.apply()
         _reclaim(task, result)
+        _tell(task, result)
     plan.before = {key: value for key, value in result.items() if isinstance(value, list)}
     plan.after = {key: [] for key in plan.before}
     return {**plan.result(), **result}
@@ -65,6 +66,17 @@ def _reclaim(task: Task, result: dict[str, Any]) -> None:
     if "images" in result:
         freed = task.store.collect()["bytes"]
         result["images_space_reclaimed"] = freed
+
+
+def _tell(task: Task, result: dict[str, Any]) -> None:
+    """One event per kind, as Docker has it: also when there was nothing to prune."""
+    task.store.events.add_all(
+        [
+            (kind[:-1], "prune", "", {"reclaimed": result.get(kind + "_space_reclaimed", 0)})
+            for kind in _ALLOWED
+            if kind in result
+        ]
+    )
 
 
 # -- kinds -------------------------------------------------------------------------------------------------------
@@ -132,10 +144,12 @@ def _freed(task: Task, everything: list[ImageRecord], chosen: list[ImageRecord])
 
 
 def _image_removal(task: Task, record: ImageRecord) -> Callable[[], None]:
+    names = task.store.images.references(record.id)
+
     def execute() -> None:
         if not task.store.images.users(record.id):  # somebody made a container of it meanwhile
             task.store.images.remove(record.id)
-            task.store.events.add("image", "delete", record.id, {})
+            task.store.events.add("image", "delete", record.id, {"name": names[0]} if names else {})
 
     return execute
 
@@ -156,7 +170,6 @@ def _network_removal(task: Task, record: NetworkRecord) -> Callable[[], None]:
         with task.store.lock("network", record.name):
             if not task.store.networks.endpoints(network_id=record.id):
                 task.network.remove(record)
-                task.store.events.add("network", "destroy", record.id, {"name": record.name})
 
     return execute
 

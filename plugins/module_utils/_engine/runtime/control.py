@@ -23,6 +23,7 @@ from ..errors import UnhealthyError, UsageError, WharfError
 from . import wire
 from .execs import TIMED_OUT
 from .execspec import ExecSpec
+from .tell import tell
 
 if TYPE_CHECKING:
     from .monitor import Monitor
@@ -211,18 +212,23 @@ class Control:
         if not spec.argv:
             raise UsageError("No command to execute", step="exec", path="command")
         stdio = (fds[0], fds[1], fds[2]) if len(fds) == 3 else (-1, -1, -1)
+        exec_id = os.urandom(32).hex()
 
         def started(error: Optional[WharfError], pid: int, terminal: int) -> None:
             if error is not None:
                 self._answer(client, {"error": wire.error_to_dict(error)})
             else:
+                tell(self.monitor, "exec_start", execID=exec_id)
                 self._answer(client, {"started": True, "pid": pid}, (terminal,) if terminal >= 0 else ())
 
         def ended(code: int) -> None:
             timed_out = code == TIMED_OUT
+            tell(self.monitor, "exec_die", execID=exec_id, exitCode=137 if timed_out else code)
             self._answer(client, {"exit_code": 137 if timed_out else code, "timed_out": timed_out})
 
-        self.monitor.execs.start(self.monitor.target(), spec, stdio, started, ended)
+        target = self.monitor.target()
+        tell(self.monitor, "exec_create", execID=exec_id)  # not the command: it may hold a password
+        self.monitor.execs.start(target, spec, stdio, started, ended)
 
     def _op_exec_signal(self, client: _Client, message: dict[str, Any], _fds: list[int]) -> None:
         sent = self.monitor.execs.signal(int(message["pid"]), int(message["signal"]))

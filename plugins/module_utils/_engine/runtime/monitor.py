@@ -39,6 +39,7 @@ from .ports import Reservations
 from .probes import Probes
 from .pump import salvage
 from .stdio import Stdio, discard
+from .tell import tell
 
 if TYPE_CHECKING:
     from .watch import Watch
@@ -289,14 +290,15 @@ class Monitor:
             self.pause(False)
         if self.child is not None:
             pidfds.send_signal(self.child.pidfd, number)
+            tell(self, "kill", signal=number)
             if timeout >= 0:
                 if self._kill_timer is not None:
                     self._kill_timer.cancel()
                 self._kill_timer = self.loop.after(timeout, self._kill)
 
     def _kill(self) -> None:
-        if self.child is not None:
-            pidfds.send_signal(self.child.pidfd, signal.SIGKILL)
+        if self.child is not None and pidfds.send_signal(self.child.pidfd, signal.SIGKILL):
+            tell(self, "kill", signal=int(signal.SIGKILL))
 
     def kill(self, number: int) -> None:
         """A signal, as ``docker kill``: SIGKILL and the stop signal count as stopping by hand."""
@@ -308,6 +310,7 @@ class Monitor:
             if self.state["status"] == "paused":
                 self.pause(False)  # a frozen v1 cgroup does not even die
         pidfds.send_signal(self.child.pidfd, number)
+        tell(self, "kill", signal=number)
 
     def pause(self, paused: bool) -> None:
         if self.child is None:
@@ -317,6 +320,7 @@ class Monitor:
         else:
             self.cgroup.thaw()
         self.save(status="paused" if paused else "running")
+        tell(self, "pause" if paused else "unpause")
 
     def start_now(self) -> None:
         """A manual start while a restart is pending. Raises ``WharfError``."""
@@ -341,6 +345,7 @@ class Monitor:
     def _out_of_memory(self) -> None:
         if self.oom is not None and self.oom.take():
             self.save(oom_killed=True)
+            tell(self, "oom")
 
     # -- the end of a run ------------------------------------------------------------------------------------------
 
@@ -365,13 +370,16 @@ class Monitor:
         self.state.update(pid=0, pid_start=0, exit_code=statefile.NEVER_RECORDED if code is None else code)
         self.state.update(finished_at=logs.timestamp(), error=statefile.LOST if lost else self.state["error"])
         run = self.run_config.get("restart") or {}
-        if not self.stopping and restart.wanted(
+        again = not self.stopping and restart.wanted(
             run.get("policy", "no"),
             run.get("retries") or 0,
             self.state["exit_code"],
             self.state["restart_count"],
             self.state["manually_stopped"],
-        ):
+        )
+        lasted = int(time.monotonic() - self.started)
+        tell(self, "die", over=not again, exitCode=self.state["exit_code"], execDuration=lasted)
+        if again:
             self.save(status="restarting")
             delay = self.backoff.delay(time.monotonic() - self.started)
             self._restart_timer = self.loop.after(delay, self._restart_quietly)
@@ -403,6 +411,7 @@ class Monitor:
             self.state.update(pid=0, pid_start=0, exit_code=error.details.get("exit_code", 128), error=error.msg)
             self.finish()
             raise
+        tell(self, "start")
         if self.control is not None:
             self.control.changed()
 

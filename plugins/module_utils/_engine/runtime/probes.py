@@ -14,6 +14,7 @@ from . import health, logs
 from .execs import TIMED_OUT
 from .execspec import ExecSpec
 from .loop import Timer
+from .tell import tell
 
 if TYPE_CHECKING:
     from .monitor import Monitor
@@ -122,6 +123,8 @@ class Probes:
             text = "Health check exceeded timeout (%gs)%s" % (checked.timeout, ": " + text if text else "")
         changed = checked.result(code, text, self._start, logs.timestamp(), self._began, time.monotonic())
         self.monitor.save(health=checked.as_dict())
+        if changed:
+            tell(self.monitor, "health_status: %s" % checked.status)
         if changed and self.monitor.control is not None:
             self.monitor.control.changed()
         self._schedule()

@@ -109,3 +109,4 @@ class EventRecord(NamedTuple):
     action: str
     actor: str
     attributes: dict[str, Any]
+    origin: str = ""  # of what a monitor saw: its line in the journal

@@ -62,4 +62,10 @@ _ASKED_TAGS = (
     "CREATE TABLE asked_tags (reference TEXT NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (reference, tag)) WITHOUT ROWID",
 )
 
-MIGRATIONS: list[Sequence[str]] = [_BASE, _ASKED_TAGS]
+# Which line of a monitor's journal an event is, so that it is stored once; NULL for what tasks did themselves.
+_EVENT_ORIGIN = (
+    "ALTER TABLE events ADD COLUMN origin TEXT",
+    "CREATE UNIQUE INDEX events_origin ON events(origin) WHERE origin IS NOT NULL",
+)
+
+MIGRATIONS: list[Sequence[str]] = [_BASE, _ASKED_TAGS, _EVENT_ORIGIN]

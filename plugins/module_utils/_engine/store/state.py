@@ -38,7 +38,7 @@ class Store:
         self.images = Images(self.db, self.containers, self.layers, self.blobs)
         self.networks = Networks(self.db)
         self.volumes = Volumes(self.db, self.containers)
-        self.events = Events(self.db)
+        self.events = Events(self.db, paths.events)
 
     @classmethod
     def open(cls, paths: Paths, *, recover: bool = True) -> Store:
