@@ -82,6 +82,15 @@ def test_an_automatic_restart_is_a_die_and_a_start_each_time(fresh: Engine) -> N
     assert [event["Action"] for event in network] == ["connect", "disconnect"]
 
 
+def test_a_kill_and_a_rename_are_told_once_each(fresh: Engine) -> None:
+    fresh.container("web", command=["sh", "-c", "trap : USR1; while :; do sleep 0.1; done"])
+    fresh.run("container_kill", container="web", signal="USR1")
+    fresh.run("container_rename", container="web", name="new")
+    assert actions(fresh, "new") == ["rename"] and actions(fresh, "web") == ["create", "start", "kill"]
+    assert told(fresh, filters={"event": "kill"})[0]["Actor"]["Attributes"]["signal"] == "10"
+    assert told(fresh, filters={"event": "rename"})[0]["Actor"]["Attributes"]["oldName"] == "web"
+
+
 def test_health_and_lack_of_memory_are_told(fresh: Engine) -> None:
     fresh.container(
         "sick",

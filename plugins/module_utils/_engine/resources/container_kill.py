@@ -49,7 +49,6 @@ def _kill(task: Task, record: ContainerRecord, number: int) -> None:
     if by_hand:  # no restart policy brings it back, nor does the next boot
         task.store.containers.update(record.id, desired="stopped")
     task.runtime.kill(record.id, number)
-    task.store.events.add("container", "kill", record.id, {"name": record.name, "signal": str(number)})
     if number == signals.SIGKILL:
         task.runtime.wait(record.id, "exited", _PATIENCE)
 
