@@ -27,7 +27,12 @@ def hold(
     name = "opt-" + option.replace("_", "-")
 
     def task(value: Any, check: bool = False) -> dict[str, Any]:
-        params: dict[str, Any] = {"command": SLEEP, "stop_timeout": 0, **(base or {}), **({} if value is None else {option: value})}
+        params: dict[str, Any] = {
+            "command": SLEEP,
+            "stop_timeout": 0,
+            **(base or {}),
+            **({} if value is None else {option: value}),
+        }
         return engine.container(name, check=check, **params)
 
     assert task(before)["changed"]

@@ -91,6 +91,19 @@ def test_a_kill_and_a_rename_are_told_once_each(fresh: Engine) -> None:
     assert told(fresh, filters={"event": "rename"})[0]["Actor"]["Attributes"]["oldName"] == "web"
 
 
+def test_a_replacement_is_told_as_what_it_is_made_of(fresh: Engine) -> None:
+    fresh.container("web", command=SLEEP)
+    old = fresh.inspect("web")["Id"]
+    start = len(told(fresh))
+    fresh.container("web", command=["sleep", "999"])
+    new = fresh.inspect("web")["Id"]
+    events = [event for event in told(fresh)[start:] if event["Type"] == "container"]
+    assert [e["Action"] for e in events if e["id"] == new] == ["create", "start", "rename", "replace"]
+    mine = [e["Action"] for e in events if e["id"] == old]
+    assert mine[0] == "rename" and mine[-1] == "destroy" and "die" in mine
+    assert events[-1]["Actor"]["Attributes"]["old"] == old and events[-1]["Actor"]["Attributes"]["name"] == "web"
+
+
 def test_health_and_lack_of_memory_are_told(fresh: Engine) -> None:
     fresh.container(
         "sick",

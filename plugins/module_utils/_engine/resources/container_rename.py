@@ -83,6 +83,7 @@ def _mention(user: ContainerRecord, name: str) -> Optional[str]:
 
 
 def _rename(task: Task, record: ContainerRecord, new: str) -> None:
+    task.store.events.fold()  # under the name it had when it happened
     task.store.containers.rename(record.id, new)
     task.store.events.add("container", "rename", record.id, {"name": new, "oldName": record.name})
     if is_running(state(task, record)):  # its monitor's copy, for automatic restarts; a start writes all of it anew

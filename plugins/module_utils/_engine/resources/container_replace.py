@@ -224,11 +224,18 @@ def _take_over(task: Task, old: ContainerRecord, new: ContainerRecord, *, lease:
     two owners or none."""
     store = task.store
     with store.transaction():
+        store.events.fold()  # under the names they had when it happened
         held = [port._replace(container_id=new.id) for port in store.networks.ports(container_id=old.id)]
         store.networks.put_ports(old.id, [])
         store.networks.put_ports(new.id, held)  # a port that was chosen for the old one goes on
         store.containers.rename(old.id, old.name + _OLD)
         store.containers.rename(new.id, old.name)
+        store.events.add_all(
+            [
+                ("container", "rename", old.id, {"oldName": old.name}),
+                ("container", "rename", new.id, {"oldName": new.name}),
+            ]
+        )
         if lease:
             for endpoint in store.networks.endpoints(container_id=old.id):
                 store.networks.remove_endpoint(old.id, endpoint.network_id)
