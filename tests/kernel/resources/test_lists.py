@@ -155,6 +155,48 @@ def test_format_is_dockers_template_language_over_the_whole_object(fleet: Engine
     assert fleet.run("volume_info", name="data", format="{{.Driver}}")["volume"] == "local"
 
 
+def test_an_inspection_has_every_field_that_docker_28_shows(fleet: Engine) -> None:
+    """Fields that Docker leaves out when they are empty (Annotations, StorageOpt, Health ...) are not in this list."""
+    shown = fleet.inspect("web")
+    top = (
+        "Id Created Path Args State Image ResolvConfPath HostnamePath HostsPath LogPath Name RestartCount "
+        "Driver Platform MountLabel ProcessLabel AppArmorProfile ExecIDs HostConfig GraphDriver Mounts Config "
+        "NetworkSettings"
+    )
+    assert list(shown) == top.split()
+    host = (
+        "Binds ContainerIDFile LogConfig NetworkMode PortBindings RestartPolicy AutoRemove VolumeDriver "
+        "VolumesFrom ConsoleSize CapAdd CapDrop CgroupnsMode Dns DnsOptions DnsSearch ExtraHosts GroupAdd "
+        "IpcMode Cgroup Links OomScoreAdj PidMode Privileged PublishAllPorts ReadonlyRootfs SecurityOpt "
+        "UTSMode UsernsMode ShmSize Runtime Isolation CpuShares Memory NanoCpus CgroupParent BlkioWeight "
+        "BlkioWeightDevice BlkioDeviceReadBps BlkioDeviceWriteBps BlkioDeviceReadIOps BlkioDeviceWriteIOps "
+        "CpuPeriod CpuQuota CpuRealtimePeriod CpuRealtimeRuntime CpusetCpus CpusetMems Devices "
+        "DeviceCgroupRules DeviceRequests MemoryReservation MemorySwap MemorySwappiness OomKillDisable "
+        "PidsLimit Ulimits CpuCount CpuPercent IOMaximumIOps IOMaximumBandwidth MaskedPaths ReadonlyPaths"
+    )
+    assert set(host.split()) <= set(shown["HostConfig"])
+    config = (
+        "Hostname Domainname User AttachStdin AttachStdout AttachStderr ExposedPorts Tty OpenStdin StdinOnce "
+        "Env Cmd Image Volumes WorkingDir Entrypoint Labels"
+    )
+    assert set(config.split()) <= set(shown["Config"])
+    network = (
+        "Bridge SandboxID SandboxKey Ports HairpinMode LinkLocalIPv6Address LinkLocalIPv6PrefixLen "
+        "SecondaryIPAddresses SecondaryIPv6Addresses EndpointID Gateway GlobalIPv6Address GlobalIPv6PrefixLen "
+        "IPAddress IPPrefixLen IPv6Gateway MacAddress Networks"
+    )
+    assert list(shown["NetworkSettings"]) == network.split()
+    one = (
+        "IPAMConfig Links Aliases MacAddress DriverOpts GwPriority NetworkID EndpointID Gateway IPAddress "
+        "IPPrefixLen IPv6Gateway GlobalIPv6Address GlobalIPv6PrefixLen DNSNames"
+    )
+    assert list(shown["NetworkSettings"]["Networks"]["shop"]) == one.split()
+    state = "Status Running Paused Restarting OOMKilled Dead Pid ExitCode Error StartedAt FinishedAt"
+    assert list(shown["State"]) == state.split()
+    volume = next(mount for mount in shown["Mounts"] if mount["Type"] == "volume")
+    assert list(volume) == ["Type", "Name", "Source", "Destination", "Driver", "Mode", "RW", "Propagation"]
+
+
 def test_a_bad_template_or_filter_is_refused_before_the_state_is_opened(tmp_path: Path) -> None:
     instance = Engine(str(tmp_path))
     for params in ({"format": "{{.Name"}, {"filters": {"nope": 1}}, {"format": "{{.}}", "query": "Name"}):

@@ -47,6 +47,10 @@ def inspect(task: Task, record: ContainerRecord) -> dict[str, Any]:
         "AppArmorProfile": apparmor.shown(apparmor_profile(record.spec)),
         "ExecIDs": None,
         "HostConfig": _host_config(task, record),
+        "GraphDriver": {
+            "Data": {"ID": record.id, "UpperDir": directory + "/upper", "WorkDir": directory + "/work"},
+            "Name": "overlay",
+        },
         "Mounts": [_mount(task, mount) for mount in record.resolved["mounts"]],
         "Config": _config(record, config, make.container_hostname(task, record), image),
         "NetworkSettings": _network_settings(task, record, facts, config),
@@ -89,11 +93,15 @@ def _state(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _host_config(task: Task, record: ContainerRecord) -> dict[str, Any]:
+    from ..runtime import spec as oci
+
     spec = record.spec
     networks = spec.get("networks", [])
     memory = spec.get("memory", 0)
+    bare = spec.get("privileged") or "systempaths=unconfined" in (spec.get("security_opts") or ())
     return {
         "Binds": [_bind(m) for m in spec.get("mounts", []) if m["type"] != "tmpfs" and not m.get("anonymous")] or None,
+        "ContainerIDFile": "",
         "LogConfig": {"Type": spec.get("log_driver", "json-file"), "Config": spec.get("log_options", {})},
         "NetworkMode": spec.get("network_mode") or (networks[0]["name"] if networks else "bridge"),
         "PortBindings": _bindings(task, record),
@@ -102,6 +110,9 @@ def _host_config(task: Task, record: ContainerRecord) -> dict[str, Any]:
             "MaximumRetryCount": spec.get("restart_retries", 0),
         },
         "AutoRemove": spec.get("auto_remove", False),
+        "VolumeDriver": "",
+        "VolumesFrom": None,  # they are mounts of its own since it was made
+        "ConsoleSize": [0, 0],
         "CapAdd": spec.get("capabilities"),
         "CapDrop": spec.get("cap_drop"),
         "Cgroup": "",
@@ -125,6 +136,8 @@ def _host_config(task: Task, record: ContainerRecord) -> dict[str, Any]:
         "UTSMode": spec.get("uts", ""),
         "UsernsMode": spec.get("userns_mode", ""),
         "ShmSize": spec.get("shm_size", 64 << 20),
+        "Runtime": "wharf",
+        "Isolation": "",
         "CpuShares": spec.get("cpu_shares", 0),
         "Memory": memory,
         "NanoCpus": round(spec.get("cpus", 0) * 10**9),
@@ -136,18 +149,28 @@ def _host_config(task: Task, record: ContainerRecord) -> dict[str, Any]:
         ],
         "MemoryReservation": spec.get("memory_reservation", 0),
         "BlkioWeight": spec.get("blkio_weight", 0),
+        "BlkioWeightDevice": [],
         "BlkioDeviceReadBps": _rates(spec, "device_read_bps"),
         "BlkioDeviceWriteBps": _rates(spec, "device_write_bps"),
         "BlkioDeviceReadIOps": _rates(spec, "device_read_iops"),
         "BlkioDeviceWriteIOps": _rates(spec, "device_write_iops"),
         "CpuPeriod": spec.get("cpu_period", 0),
         "CpuQuota": spec.get("cpu_quota", 0),
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
         "DeviceCgroupRules": spec.get("device_cgroup_rules"),
+        "DeviceRequests": None,
         "OomKillDisable": spec.get("oom_killer", False),
         "MemorySwappiness": spec.get("memory_swappiness"),
         "MemorySwap": spec.get("memory_swap", 2 * memory),
         "PidsLimit": spec.get("pids_limit"),
         "Ulimits": [{"Name": u["name"], "Hard": u["hard"], "Soft": u["soft"]} for u in spec.get("ulimits", [])],
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
+        "MaskedPaths": [] if bare else list(oci.MASKED),
+        "ReadonlyPaths": [] if bare else list(oci.READONLY),
         "Init": spec.get("init", False),
     }
 
@@ -264,6 +287,11 @@ def _network_settings(
         "SandboxID": record.id if netns and os.path.exists(netns) else "",
         "SandboxKey": netns or "",
         "Ports": ports if up else {},
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
         "EndpointID": bridge.get("EndpointID", ""),
         "Gateway": bridge.get("Gateway", ""),
         "GlobalIPv6Address": bridge.get("GlobalIPv6Address", ""),
