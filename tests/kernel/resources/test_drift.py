@@ -16,26 +16,11 @@ from typing import Any
 
 import pytest
 from helpers.engine import Engine
+from helpers.inside import inside
 from module_utils._engine.kernel.netlink import Netlink
 from module_utils._engine.kernel.syscalls import CLONE_NEWNET, CLONE_NEWNS, MNT_DETACH, Kernel
 
 SLEEP = ["sleep", "1000"]
-
-
-def inside(pid: int, work: Callable[[Kernel], None], flag: int) -> None:
-    """Do something in a namespace of a process, as an administrator with nsenter would."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            kernel = Kernel()
-            name = "net" if flag == CLONE_NEWNET else "mnt"
-            kernel.setns(os.open("/proc/%d/ns/%s" % (pid, name), os.O_RDONLY), flag)
-            work(kernel)
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def link_down(pid: int) -> None:

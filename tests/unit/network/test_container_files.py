@@ -116,11 +116,20 @@ def test_resolv_conf_switches_with_the_first_user_defined_network(tmp_path):
     assert files.INTERNAL_RESOLVER in open(path).read()
 
 
-def test_an_edited_resolv_conf_is_left_alone(tmp_path):
+def test_an_edited_file_is_told_from_one_as_made_and_written_anew_but_not_when_a_network_comes(tmp_path):
     paths, record = Paths(str(tmp_path), "/nonexistent"), container()
-    path = container_files.directory(paths, CID) + "/resolv.conf"
-    container_files.write(paths, record, [], "")
-    with open(path, "w") as file:
-        file.write("nameserver 192.0.2.99\n")
-    container_files.write(paths, record, [member("a", "10.0.0.2")], "")
-    assert open(path).read() == "nameserver 192.0.2.99\n"
+    path = container_files.directory(paths, CID)
+    networks = [member("a", "10.0.0.2")]
+    container_files.write(paths, record, networks, "")
+    assert container_files.differences(paths, record, networks, "") == []
+    for name in ("hosts", "hostname", "resolv.conf"):
+        before = open("%s/%s" % (path, name)).read()
+        with open("%s/%s" % (path, name), "w") as file:
+            file.write("nameserver 192.0.2.99\n")
+        assert container_files.differences(paths, record, networks, "") == ["/etc/%s is not as it was made" % name]
+        if name == "resolv.conf":
+            container_files.update(paths, record, networks, [*networks, member("b", "10.1.0.2")])
+            assert open("%s/%s" % (path, name)).read() == "nameserver 192.0.2.99\n"
+        container_files.write(paths, record, networks, "")
+        assert open("%s/%s" % (path, name)).read() == before
+        assert container_files.differences(paths, record, networks, "") == []

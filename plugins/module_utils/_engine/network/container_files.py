@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..store.records import ContainerRecord, EndpointRecord, NetworkRecord
 
 Members = Sequence[tuple["NetworkRecord", "EndpointRecord"]]
+_LIMIT = 1 << 20  # characters; a container can write to its files
 _MARK = ".resolv.conf.sha256"
 
 
@@ -38,9 +39,11 @@ def uses_resolver(members: Members) -> bool:
 
 
 def write(paths: Paths, container: ContainerRecord, members: Members, host_gateway: str) -> None:
-    """All three files, as at the start of a container. A resolv.conf somebody has edited stays as it is, as with
-    Docker; hosts is always made anew."""
+    """All three files, as at the start of a container and when one is not as it was made: what a task describes is
+    the whole truth, so nobody's edits stay."""
     target = _directory(paths, container.id)
+    if _is_edited(target):
+        os.unlink(target + "/" + _MARK)
     files.write_in_place(target + "/hostname", hostname(container) + "\n")
     files.write_in_place(target + "/hosts", _hosts(container, members, host_gateway))
     write_resolv(paths, container, members)
@@ -62,14 +65,44 @@ def update(paths: Paths, container: ContainerRecord, before: Members, after: Mem
     write_resolv(paths, container, after)
 
 
+def differences(paths: Paths, container: ContainerRecord, members: Members, host_gateway: str) -> list[str]:
+    """One sentence for each file that somebody has edited since it was made. The lines of hosts come in any order:
+    networks come and go."""
+    target = directory(paths, container.id)
+    found = []
+    if _read(target + "/hostname") != hostname(container) + "\n":
+        found.append("/etc/hostname is not as it was made")
+    if sorted((_read(target + "/hosts") or "").splitlines()) != sorted(
+        _hosts(container, members, host_gateway).splitlines()
+    ):
+        found.append("/etc/hosts is not as it was made")
+    if _is_edited(target):
+        found.append("/etc/resolv.conf is not as it was made")
+    return found
+
+
+def stamp(paths: Paths, container_id: str) -> list[list[int]]:
+    """What changes when somebody writes to one of the files. Raises ``OSError``."""
+    target = directory(paths, container_id)
+    stats = [os.stat("%s/%s" % (target, name)) for name in ("hosts", "hostname", "resolv.conf")]
+    return [[info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns] for info in stats]
+
+
+def _is_edited(target: str) -> bool:
+    """Whether resolv.conf is not what was written last, in the container or by an administrator. It is not computed
+    anew: the host's own may have changed since, which is nobody's edit."""
+    current, written = _read(target + "/resolv.conf"), _read("%s/%s" % (target, _MARK))
+    return current is not None and written is not None and _digest(current) != written.strip()
+
+
 def write_resolv(paths: Paths, container: ContainerRecord, members: Members) -> bool:
     target = _directory(paths, container.id)
     path, mark = target + "/resolv.conf", target + "/" + _MARK
     text = _resolv(container, members)
     written = _read(mark)
     current = _read(path)
-    if current is not None and written is not None and _digest(current) != written.strip():
-        return False  # edited in the container or by an administrator
+    if _is_edited(target):
+        return False  # the next task sees it
     # No mark while file and mark differ: killed in between, the next call writes both again.
     if current != text and written is not None:
         os.unlink(mark)
@@ -141,7 +174,7 @@ def _resolv(container: ContainerRecord, members: Members) -> str:
 def _read(path: str) -> Optional[str]:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
+            return file.read(_LIMIT)
     except OSError:  # absent is what is asked here; anything else shows when it is written
         return None
 

@@ -6,7 +6,8 @@
 It is on the path of every task that changes nothing, so it imports next to nothing: files of /proc, a few netlink
 messages made by hand (``<linux/rtnetlink.h>``, ``<linux/netfilter/nf_tables.h>``), and for the firewall the kernel's
 generation number, which every change of any nf_tables table moves on: the same number as after the last thorough check
-means the same rules. ``NetworkService.check`` is that thorough check.
+means the same rules, and the same times and sizes of hosts and resolv.conf the same text. ``NetworkService.check`` is
+that thorough check.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
-from . import bridge, endpoint
+from . import bridge, container_files, endpoint
 
 if TYPE_CHECKING:
     from ..paths import Paths
@@ -83,7 +84,7 @@ def is_sound(
         return (
             _inside(pid, members)
             and _outside(paths, container_id, members, own)
-            and _seen(paths, container_id) == _stamp(own.generation(), members, ports)
+            and _seen(paths, container_id) == _stamp(paths, container_id, own.generation(), members, ports)
         )
     except (OSError, ValueError, struct.error):
         return False
@@ -99,7 +100,7 @@ def remember(
     try:
         path = "%s/%s" % (paths.container_run(container_id), _SEEN)
         with open(path + ".new", "w") as stream:
-            stream.write(_stamp(number, members, ports))
+            stream.write(_stamp(paths, container_id, number, members, ports))
         os.rename(path + ".new", path)
     except OSError:  # only a cache: without it the next task looks closer again
         return
@@ -109,8 +110,9 @@ def _seen(paths: Paths, container_id: str) -> str:
     return _read("%s/%s" % (paths.container_run(container_id), _SEEN))
 
 
-def _stamp(number: int, members: Sequence[Member], ports: Sequence[PortRecord]) -> str:
-    return json.dumps([number, [member for _network, member in members], sorted(ports)])
+def _stamp(paths: Paths, container_id: str, number: int, members: Sequence[Member], ports: Sequence[PortRecord]) -> str:
+    files = container_files.stamp(paths, container_id)
+    return json.dumps([number, [member for _network, member in members], sorted(ports), files])
 
 
 # -- inside -----------------------------------------------------------------------------------------------------

@@ -364,7 +364,16 @@ class NetworkService:
                     continue
                 drift += endpoint.observe(self.netlink, box, link, record)["drift"]
             drift += endpoint.missing_routes(box, members)
+        drift += self._edited_files(container_id, members)
         return drift + self.publishing.missing(container_id, members) + self._missing_names(container_id, members)
+
+    def _edited_files(self, container_id: str, members: Sequence[Member]) -> list[str]:
+        container = self._container(container_id)
+        try:
+            container = self._with_links(container, members)
+        except WharfError:  # whom it is linked to has gone: it keeps the name it has
+            return []
+        return container_files.differences(self.paths, container, members, self._host_gateway(container))
 
     def _missing_names(self, container_id: str, members: Sequence[Member]) -> list[str]:
         if not container_files.uses_resolver(members):

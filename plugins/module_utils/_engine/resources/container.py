@@ -184,9 +184,10 @@ class _Reconciler:
         self._plan_repair(record)
         self._plan_live(record, found)
         self._store_ignored(record)
-        if self._spec.get("secrets") and not task.check_mode:
-            container_options.store_secrets(task, record)
+        if self._spec.get("secrets"):
+            self._plan_secrets(record)
         self.plan_state(record)
+        self._show_drift()
 
     def _shown(self, spec: dict[str, Any], status: str) -> dict[str, Any]:
         """What --diff prints: the spec without secrets (values of env are shown by Docker, but belong in no log)."""
@@ -317,8 +318,31 @@ class _Reconciler:
             container_run.stop(task, record, remember=False)
             container_run.start(task, record)
 
-        self._plan.add(Operation("restart", "container", name, execute, detail={"option": why}, why="drift"))
+        option, _colon, sentence = why.partition(": ")
+        detail = {"option": option, "before": [sentence]}
+        self._plan.add(Operation("restart", "container", name, execute, detail=detail, why="drift"))
         self._plan_followers(record)
+
+    def _plan_secrets(self, record: ContainerRecord) -> None:
+        from . import container_secrets
+
+        if not self._task.check_mode:
+            container_options.store_secrets(self._task, record)  # those that are missing
+        runs = is_running(self._facts) and self._task.params["state"] != "stopped"
+        if container_secrets.plan(self._task, self._plan, record, self._facts.get("pid") if runs else None):
+            self._plan_followers(record)
+
+    def _show_drift(self) -> None:
+        """What was found on the host is what --diff shows as before."""
+        for operation in self._plan.operations:
+            if operation.why != "drift":
+                continue
+            option, detail = operation.detail["option"], operation.detail
+            if "after" in detail:
+                self._plan.before[option] = detail["before"]
+            else:
+                self._plan.before.setdefault("drift", {})[option] = detail.get("before", "")
+                self._plan.after["drift"] = {}
 
     def _plan_repair(self, record: ContainerRecord) -> None:
         """What a container that goes on running has lost: its monitor, of its network, of its mounts."""

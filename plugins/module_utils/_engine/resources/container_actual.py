@@ -18,6 +18,11 @@ LIMITS = (
     "memory", "memory_swap", "memory_reservation", "cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems", "pids_limit",
 )  # fmt: skip
 
+MORE_LIMITS = (
+    "cpu_period", "cpu_quota", "blkio_weight", "memory_swappiness", "oom_killer",
+    "device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops",
+)  # fmt: skip
+
 
 def state(task: Task, record: ContainerRecord) -> dict[str, Any]:
     """The monitor's facts (``status``, ``pid``, ``exit_code`` ...), believed as far as the kernel confirms them."""
@@ -51,7 +56,14 @@ def observed(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> dict
     if not group.exists():
         return {}
     drift = group.drift(record.spec)
-    return {name: drift[name][1] if name in drift else record.spec.get(name) for name in LIMITS}
+    found = {name: drift[name][1] if name in drift else record.spec.get(name) for name in LIMITS}
+    if any(name in record.spec for name in MORE_LIMITS):
+        from ..kernel.cgroups import exact
+
+        if "cpu_quota" in record.spec:  # the same file: what is found there is told once
+            found.pop("cpus")
+        found.update(exact.changed(group, record.spec))
+    return found
 
 
 def network_drift(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> list[str]:

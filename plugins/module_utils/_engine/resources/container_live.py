@@ -11,7 +11,7 @@ from ..errors import NotFound
 from ..reconcile.options import Difference
 from ..reconcile.plan import Operation, Plan
 from . import container_make as make
-from .container_actual import LIMITS
+from .container_actual import LIMITS, MORE_LIMITS
 from .task import Task
 
 if TYPE_CHECKING:
@@ -22,10 +22,6 @@ _MONITOR = (
     "restart_policy", "restart_retries", "healthcheck", "stop_signal", "log_driver", "log_options", "auto_remove",
 )  # fmt: skip
 _FILES = ("links", "etc_hosts", "dns_servers", "dns_opts", "dns_search_domains")
-_MORE_LIMITS = (
-    "cpu_period", "cpu_quota", "blkio_weight", "memory_swappiness", "oom_killer",
-    "device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops",
-)  # fmt: skip
 
 
 class LiveUpdate:
@@ -210,7 +206,7 @@ def watch(task: Task, plan: Plan, record: ContainerRecord) -> None:
 
 
 def _group(option: str) -> str:
-    if option in LIMITS or option in _MORE_LIMITS:
+    if option in LIMITS or option in MORE_LIMITS:
         return "limits"
     if option in _MONITOR:
         return "monitor"

@@ -226,14 +226,14 @@ class Cgroup:
         Returns warnings (what this kernel cannot do and is no loss). Raises ``Unsupported`` for a controller the host
         lacks, ``UsageError``, ``KernelError`` with ``path`` = the option; after a failure the old values are restored.
         """
-        return self._run(self._writes(resources))
+        return self._run(self.writes(resources))
 
     def update(self, resources: Mapping[str, Any], before: Optional[Mapping[str, Any]] = None) -> list[str]:
         """Make the limits exactly these: what ``resources`` does not name goes back to unlimited. ``before``: the
         resources until now, for those limits of which only that tells that they are set (rates of devices)."""
         self.check_memory(resources)
         wanted = taken_back(before, resources) if before else resources
-        return self._run(self._writes(self._complete(wanted)), changed_only=True)
+        return self._run(self.writes(self._complete(wanted)), changed_only=True)
 
     def _complete(self, resources: Mapping[str, Any]) -> dict[str, Any]:
         merged: dict[str, Any] = {
@@ -267,7 +267,8 @@ class Cgroup:
                 errno=_EBUSY,
             )
 
-    def _writes(self, resources: Mapping[str, Any]) -> list[Write]:
+    def writes(self, resources: Mapping[str, Any]) -> list[Write]:
+        """What ``resources`` mean for the files of this host's controllers. Raises ``Unsupported``, ``UsageError``."""
         found, wanted, done = [], {}, set()
         for version, module in ((1, v1), (2, v2)):
             mine = self._controllers(version)
