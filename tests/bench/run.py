@@ -25,6 +25,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [ROOT + "/plugins", ROOT + "/tests"]
 
+from bench.floods import log_rows  # noqa: E402
 from bench.pulls import list_rows, pull_rows  # noqa: E402
 from bench.rows import Row, Samples, command, interleaved, timed  # noqa: E402
 from helpers.engine import Engine, engine  # noqa: E402
@@ -248,7 +249,7 @@ def report(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-GROUPS = ("pull", "images", "start", "many", "exec", "idle", "ports")
+GROUPS = ("pull", "images", "start", "many", "exec", "idle", "ports", "logs")
 
 
 def network_rows(instance: Engine, found: dict[str, str], count: int, wanted: list[str]) -> Iterator[Row]:
@@ -262,6 +263,8 @@ def network_rows(instance: Engine, found: dict[str, str], count: int, wanted: li
         yield from idle_rows(instance, count)
     if "ports" in wanted:
         yield from port_rows(instance, min(count, 10))
+    if "logs" in wanted:
+        yield from log_rows(instance, found, min(count, 5))
 
 
 def main() -> None:
