@@ -197,7 +197,7 @@ def options() -> str:
     kept = [block for block in blocks if block.split(":")[0].strip() in container.ENTRY]
     shown = "".join(kept)
     # The longest lines are folded again where four more spaces and "containers[]." make them too long.
-    shown = re.sub(r"O\(([a-z_]+)", r"O(containers[].\1", shown)
+    shown = re.sub(r"O\(([a-z_]+)(?![a-z_.]*#)", r"O(containers[].\1", shown)
     return "\n".join(line for raw in shown.rstrip("\n").split("\n") for line in fold("    " + raw if raw else raw))
 
 

@@ -93,8 +93,8 @@ options:
         default: started
       verify:
         description:
-          - Use the image only if its signature says what it should, as with
-            O(containers[].wharf.engine.image#module:verify), where it
+          - Use the image only if its signature says what it should, as with O(wharf.engine.image#module:verify), where
+            it
             is described. It holds for an image that is on the target already, too, and a container that exists is not
             changed when its image is refused.
           - It says how this run goes about it, and never makes a difference between the task and the container.

@@ -182,7 +182,7 @@ def test_next_exit_is_that_of_the_run_at_hand_even_if_another_follows(shared: En
     script = "while [ ! -e /go ]; do sleep 0.05; done; rm /go; exit 4"
     shared.container("loop", command=["sh", "-c", script], restart_policy="always")
     thread, found = waiting(shared, container="loop", condition="next-exit")
-    until(lambda: thread.is_alive())
+    until(thread.is_alive)
     while thread.is_alive():  # the wait may begin after the first of these
         shared.exec("loop", "touch", "/go")
         thread.join(0.5)
@@ -230,7 +230,7 @@ def test_waiting_for_a_start_that_somebody_else_makes(shared: Engine) -> None:
 def test_a_container_that_is_removed_while_its_end_is_not_what_is_waited_for_is_an_error(shared: Engine) -> None:
     shared.container("vanish", command=SLEEP, state="present")
     thread, found = waiting(shared, container="vanish", condition="running")
-    until(lambda: thread.is_alive())
+    until(thread.is_alive)
     shared.run("container", name="vanish", state="absent")
     thread.join(20)
     assert isinstance(found[0], NotFound)

@@ -280,7 +280,9 @@ def test_a_crash_after_any_byte_of_a_write_repeats_and_loses_nothing(tmp_path_fa
             log.write("stdout", b"\n")
         note, left = log.pump.note, data.draw(st.integers(0, 6))
 
-        def dying(note=note, budget=[left]):  # noqa: B006
+        budget = [left]
+
+        def dying(note=note, budget=budget):
             budget[0] -= 1
             if budget[0] < 0:
                 raise KeyboardInterrupt

@@ -32,10 +32,10 @@ def as_maps(value: Any) -> Any:
 DATA = {"Name": "data", "Metadata": as_maps(RECORDED["data"]["Metadata"])}
 
 
-def render(template: str, data: Any = DATA, shapes: Optional[dict[str, str]] = None) -> Optional[str]:
+def render(template: str, data: Any = None, shapes: Optional[dict[str, str]] = None) -> Optional[str]:
     """None when the template is refused."""
     try:
-        return Template(template, shapes or {}).render(data)
+        return Template(template, shapes or {}).render(DATA if data is None else data)
     except UsageError:
         return None
 

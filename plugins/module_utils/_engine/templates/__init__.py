@@ -11,7 +11,7 @@ tests' oracle. ``dict`` is a struct or a map (see ``Template``), ``list`` a slic
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Optional
 
 from ..errors import UsageError
 from .lexer import Fault
@@ -26,11 +26,11 @@ class Template:
     ``[]``. Raises ``UsageError`` with line and column (counted as Go does: lines from 1, columns from 0).
     """
 
-    def __init__(self, text: str, shapes: Mapping[str, str] = {}, *, option: str = "format") -> None:
+    def __init__(self, text: str, shapes: Optional[Mapping[str, str]] = None, *, option: str = "format") -> None:
         from .parser import parse
 
         self.text = text
-        self.shapes = shapes
+        self.shapes = shapes or {}
         self.option = option
         try:
             self.trees = parse(text)

@@ -184,9 +184,8 @@ class Evaluator:
             return self._function(dot, first, command, final)
         given = len(command.words) > 1 or final is not _ABSENT
         if given and isinstance(first, (Field, Chain, Variable)) and getattr(first, "names", None):
-            value = self._value(dot, first)
+            self._value(dot, first)  # what is wrong with the field itself is said first
             self._fail(first, "%s is not a method but has arguments" % first.names[-1])
-            return value
         if given:
             self._fail(first, "can't give argument to non-function %s" % first.source)
         if isinstance(first, Literal) and first.value is None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
@@ -276,7 +277,7 @@ def _json_string(value: str) -> str:
 
 def _json_float(value: float) -> str:
     """As ECMAScript writes numbers; what is none, JSON does not have."""
-    if value != value or value in (float("inf"), float("-inf")):
+    if not math.isfinite(value):
         raise Fault("json: unsupported value: %s" % general(value))
     size = abs(value)
     if size and size < 1e-6:

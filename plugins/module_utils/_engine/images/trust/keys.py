@@ -155,7 +155,10 @@ def _rsa(bits: bytes, data: bytes, where: str) -> Key:
     why = rsa.fault(modulus, exponent)
     if why:
         _refuse(where, why)
-    check = lambda signature, message: rsa.verify(modulus, exponent, signature, message)  # noqa: E731
+
+    def check(signature: bytes, message: bytes) -> bool:
+        return rsa.verify(modulus, exponent, signature, message)
+
     return Key("rsa %d" % modulus.bit_length(), data, check)
 
 
@@ -168,7 +171,11 @@ def _elliptic(name: str, bits: bytes, data: bytes, where: str) -> Key:
     public = ecdsa.point(curve, bits)
     if public is None:
         _refuse(where, "its point is not on %s" % curve.name)
-    check = lambda signature, message: ecdsa.verify(curve, public, signature, message)  # noqa: E731
+    there: tuple[int, int] = public
+
+    def check(signature: bytes, message: bytes) -> bool:
+        return ecdsa.verify(curve, there, signature, message)
+
     return Key("ecdsa " + curve.name, data, check)
 
 
@@ -178,7 +185,10 @@ def _edwards(bits: bytes, data: bytes, where: str) -> Key:
     public = edwards.point(bits)
     if public is None or edwards.is_weak(public):
         _refuse(where, "it is no usable point of Ed25519")
-    check = lambda signature, message: edwards.verify(bits, signature, message)  # noqa: E731
+
+    def check(signature: bytes, message: bytes) -> bool:
+        return edwards.verify(bits, signature, message)
+
     return Key("ed25519", data, check)
 
 
