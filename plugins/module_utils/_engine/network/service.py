@@ -439,26 +439,11 @@ class NetworkService:
 
     def _with_links(self, container: ContainerRecord, members: Sequence[Member]) -> ContainerRecord:
         """``links`` as names in hosts: the addresses of other containers on a network both are on."""
-        links = container.spec.get("links")
-        if not links:
+        if not container.spec.get("links"):
             return container
-        names: dict[str, str] = {}
-        mine = {network.id for network, _record in members}
-        for link in links:
-            other = self.store.containers.get(link["name"])
-            if other is None:
-                raise NotFound("links: No such container: %s" % link["name"], step="links", path="links")
-            shared = [record for network, record in self._members(other.id) if network.id in mine]
-            if not shared:
-                raise UsageError(
-                    "links: %s is on no network of this container" % other.name, step="links", path="links"
-                )
-            address = shared[0].ipv4 or shared[0].ipv6 or ""
-            for name in (link["alias"], other.id[:12], other.name):
-                names.setdefault(name, address)
-        return container._replace(
-            spec={**container.spec, "etc_hosts": {**names, **(container.spec.get("etc_hosts") or {})}}
-        )
+        from . import links
+
+        return links.named(self.store, container, members)
 
     def _host_gateway(self, container: ContainerRecord) -> str:
         """For ``etc_hosts: {name: host-gateway}``."""
