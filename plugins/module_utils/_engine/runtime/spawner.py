@@ -108,7 +108,12 @@ class Spawner:
     def _accept(self) -> None:
         try:
             conn, _address = self.listener.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno not in (23, 24):  # ENFILE, EMFILE; anything else is whoever came and went
+                return
+            if not self.kept.layers:
+                raise  # who waits starts another spawner then
+            self.kept.forget(next(iter(self.kept.layers)))  # they are only kept to be shared
             return
         self._fork(conn.detach(), "")
 
