@@ -11,6 +11,7 @@ left behind, and is used again.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import KernelError
@@ -69,9 +70,9 @@ def is_namespace(path: str) -> bool:
         return False
 
 
-def create(kernel: Kernel, paths: Paths, container_id: str, ids: Optional[tuple[int, int]] = None) -> str:
-    """Make the namespace unless it is there; returns its path. Callers hold the container's lock. ``ids``: (first,
-    size) of the host's ids of a new user namespace that shall own it."""
+def create(kernel: Kernel, paths: Paths, container_id: str, ids: Optional[Mapping[str, Any]] = None) -> str:
+    """Make the namespace unless it is there; returns its path. Callers hold the container's lock. ``ids``:
+    {"first", "size"} of the host's ids of a new user namespace that shall own it."""
     path = paths.container_netns(container_id)
     if is_namespace(path):
         return path
@@ -79,7 +80,7 @@ def create(kernel: Kernel, paths: Paths, container_id: str, ids: Optional[tuple[
         _file(path)
         pid = process_of(paths, container_id)
         if not (pid and _adopt(kernel, path, pid)):
-            _mount_new(kernel, path, ids)
+            _mount_new(kernel, path, (int(ids["first"]), int(ids["size"])) if ids else None)
     except OSError as error:
         raise KernelError.wrap(
             error, "Cannot make the network namespace of container %s" % container_id[:12], step="create_netns"

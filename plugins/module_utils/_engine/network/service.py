@@ -239,9 +239,7 @@ class NetworkService:
         if not fresh and sandbox.is_left_over(self.paths, container_id):
             self.release(container_id)
             fresh = True
-        mapping = container.resolved.get("userns")
-        ids = (int(mapping["first"]), int(mapping["size"])) if mapping else None
-        path = sandbox.create(self.kernel, self.paths, container_id, ids)
+        path = sandbox.create(self.kernel, self.paths, container_id, container.resolved.get("userns"))
         try:
             members = self._attach(container_id)
             container = self._with_links(container, members)
