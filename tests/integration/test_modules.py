@@ -92,6 +92,18 @@ def test_all_modules_in_one_play(fresh: Host) -> None:
                 task("volumes", "volume_info", query="[].Name"),
                 task("network info", "network_info", name="net"),
                 task("networks", "network_info", query="[].Name | sort(@)"),
+                task(
+                    "format",
+                    "container_info",
+                    filters={"label": "tier=web", "status": ["running"]},
+                    format="{% raw %}{{.Name}} {{range .Mounts}}{{.Name}}{{end}} {{json .Config.Labels}}{% endraw %}",
+                ),
+                task("bad format", "container_info", name="one", format="{% raw %}{{ .Nope }}{% endraw %}")
+                | {"ignore_errors": True},
+                task(
+                    "usage", "container_info", name="one", stats=True, top=True, query="[Stats.pids_stats, Top.Titles]"
+                ),
+                task("events", "events_info", filters={"container": "one"}, since="1h", query="[].Action"),
                 task("host again", "host_info", query="objects"),
             ]
         )
@@ -115,6 +127,10 @@ def test_all_modules_in_one_play(fresh: Host) -> None:
     assert run["volumes"]["volumes"] == ["data"]
     assert run["network info"]["network"]["Labels"] == {"c": "d"}
     assert run["networks"]["networks"] == ["net"]
+    assert run["format"]["containers"] == ['/one data {"tier":"web"}']
+    assert 'executing "" at <.Nope>: map has no entry for key "Nope"' in run.failure("bad format")["msg"]
+    assert run["usage"]["container"][0]["current"] == 1 and run["usage"]["container"][1][0] == "UID"
+    assert run["events"]["events"][:2] == ["create", "start"] and "exec_die" in run["events"]["events"]
     assert run["host again"]["host"] == {"images": 2, "containers": 1, "networks": 1, "volumes": 1}
     assert "secret" not in run.output
 
