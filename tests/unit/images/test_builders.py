@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import glob
 import os
 import random
@@ -98,6 +100,15 @@ def unpacked(store: Store) -> int:
     return sum(os.stat(path).st_size for path in glob.glob(store.paths.tmp + "/layer-*/tar"))
 
 
+def pipes() -> int:
+    """How many pipes this process has open."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # a socket of the registry's that was just closed
+            found += os.readlink("/proc/self/fd/" + name).startswith("pipe:")
+    return found
+
+
 def children() -> list[int]:
     with open("/proc/self/task/%d/children" % os.getpid()) as stream:
         return [int(pid) for pid in stream.read().split()]
@@ -154,6 +165,21 @@ def test_a_builder_that_is_killed_is_told_and_the_next_pull_completes(store: Sto
     store.recover()
     assert [entry for entry in os.listdir(store.paths.tmp) if not entry.startswith("ingest-")] == []
     assert pull(store, name).image.id == image.id
+
+
+def test_a_host_that_has_no_process_left_pulls_by_itself(
+    store: Store, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = large(2)
+    before = pipes()
+
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", fork)
+    assert pull(store, registry.add("team/app", "1", image)).image.id == image.id
+    monkeypatch.undo()
+    assert pipes() == before
 
 
 def test_nothing_is_committed_of_a_blob_that_is_not_what_it_should_be(store: Store, registry: FakeRegistry) -> None:

@@ -24,7 +24,7 @@ BLOCK = 512
 _META = 3 * BLOCK  # superblock (at byte 1,024) and device table come first
 _CHUNK_BITS = 30  # 1 GiB; more would overflow a 32-bit kernel's unsigned long
 _CHUNK = 1 << _CHUNK_BITS
-_FLUSH = 1 << 20
+_FLUSH = 1 << 18
 _PREFIXES = ((b"user.", 1), (b"trusted.", 4), (b"security.", 6))
 _ACLS = {b"system.posix_acl_access": 2, b"system.posix_acl_default": 3}
 _INODE = struct.Struct("<HHHHQIIIIqII16x")
@@ -34,7 +34,7 @@ _MAX_BLOCK = 0xFFFFFFFF
 
 
 class _Output:
-    """Bytes appended from ``position`` on, a megabyte at a time."""
+    """Bytes appended from ``position`` on, a few at a time."""
 
     __slots__ = ("buffer", "fd", "position")
 

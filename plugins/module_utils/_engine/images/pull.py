@@ -322,6 +322,7 @@ class _Pull:
 
     def _unpack(self, layers: tuple[LayerRef, ...], position: int, workshop: Optional[Workshop]) -> None:
         from .apply import apply_layer
+        from .workshop import NoBuilder
 
         layer = layers[position]
         if workshop is not None:
@@ -329,7 +330,7 @@ class _Pull:
             if error is None and self._have(layer):
                 return
             # What a builder read was not verified yet, so what it thinks of it does not count.
-            if error is not None and not isinstance(error, IntegrityError):
+            if error is not None and not isinstance(error, (IntegrityError, NoBuilder)):
                 raise error
         apply_layer(self._store, self._kernel, layer, layers[:position], self._fetcher, subject=str(self._reference))
         if workshop is not None:

@@ -30,6 +30,7 @@ TYPES = {
 
 ROOT = 0
 MAX_DEPTH = 1024
+_HEADS = 1024  # directories whose names are remembered: archives do not jump about much
 MAX_LINKS = 40
 OPAQUE = b"trusted.overlay.opaque"
 _RECORD = struct.Struct("<HxxIIIqQQ")  # mode, uid, gid, nsec, mtime, size, where
@@ -121,6 +122,8 @@ class LayerTree(Sink):
         parent = self._heads.get(head)
         if parent is None:
             parent = self.directory(head, entry.name)
+            if len(self._heads) >= _HEADS:
+                self._heads.clear()
             self._heads[head] = parent
         if not tail:
             return self._describe_root(entry)

@@ -31,6 +31,10 @@ WORTH_IT = 1 << 20  # bytes of blobs: for less, a fork costs more than it saves
 _ROOM = 4096  # a pipe that poll calls writable takes at least this much
 
 
+class NoBuilder(WharfError):
+    """Why nobody builds a layer, when nothing is wrong with it. Never the error a user sees."""
+
+
 class _Process:
     __slots__ = ("answers", "buffer", "layer", "orders", "pid")
 
@@ -81,6 +85,9 @@ class Workshop:
         try:
             for _n in range(count):
                 self._fork()
+        except OSError as error:  # no process, descriptor or memory is left: so many will have to do
+            if not self._processes:
+                self._give_up(error)
         except BaseException:
             self._end(kill=True)
             raise
@@ -89,6 +96,11 @@ class Workshop:
                 self._assign(process)
         self._thread.start()
         return self
+
+    def _give_up(self, error: OSError) -> None:
+        for number in self._todo:
+            self._errors[number] = NoBuilder("There is no process to unpack with: %s" % error.strerror)
+        self._todo.clear()
 
     def __exit__(self, kind: Optional[type[BaseException]], *_rest: object) -> None:
         self._end(kill=kind is not None)
@@ -126,7 +138,12 @@ class Workshop:
         orders_read, orders_write = os.pipe()
         answers_read, answers_write = os.pipe()
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            for fd in (orders_read, orders_write, answers_read, answers_write):
+                os.close(fd)
+            raise
         if pid == 0:
             builder.main(self._paths, self._kernel, self._layers, self._subject, orders_read, answers_write, parent)
         os.close(orders_read)
