@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Optional
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -123,6 +123,25 @@ def test_the_fallback_tag_and_cosigns_tags(registry: FakeRegistry) -> None:
         ("sbom", "tag"), ("signature", tag + ".sig"), ("sbom", tag + ".sbom"),
     ]  # fmt: skip
     assert found[1]["digest"] == digest_of(b"{}")
+
+
+@pytest.mark.parametrize(
+    ("predicate", "kind"),
+    [
+        ("https://sigstore.dev/cosign/sign/v1", "signature"),
+        ("https://spdx.dev/Document", "sbom"),
+        ("https://cyclonedx.org/bom", "sbom"),
+        ("https://slsa.dev/provenance/v1", "attestation"),
+        (None, "attestation"),
+    ],
+)
+def test_a_sigstore_bundle_is_listed_as_what_it_holds(
+    registry: FakeRegistry, predicate: Optional[str], kind: str
+) -> None:
+    notes = {"dev.sigstore.bundle.predicateType": predicate} if predicate else {}
+    one = entry(b"5", "application/vnd.dev.sigstore.bundle.v0.3+json", **notes)
+    registry.manifests[("team/app", IMAGE.top.replace(":", "-"))] = (index(one), OCI["index"])
+    assert [found["kind"] for found in referrers(registry)] == [kind]
 
 
 def test_a_list_that_never_ends_or_goes_elsewhere_is_refused(registry: FakeRegistry) -> None:

@@ -92,3 +92,15 @@ def test_the_container_can_do_little(host: Any) -> None:
     config = json.loads(host.file(CONFIG + "/collect.json").content_string)["container"]
     assert config["read_only"] is True and config["cap_drop"] == ["all"]
     assert config["restart_policy"] == "unless-stopped"
+
+
+def test_the_cache_has_what_was_pulled_through_it(host: Any) -> None:
+    pulled = "%s/volumes/molecule-cache/_data/docker/registry/v2/repositories/base/registry/_manifests/tags" % STATE
+    assert host.file(pulled).is_directory
+    with urllib.request.urlopen("http://127.0.0.1:15444/v2/base/registry/tags/list", timeout=30) as response:
+        assert json.load(response) == {"name": "base/registry", "tags": ["2"]}
+
+
+def test_nothing_was_put_beside_what_belongs_to_the_registry(host: Any) -> None:
+    assert host.file(CONFIG + "/collect.py").is_file
+    assert not [name for name in host.file("/usr/local/lib").listdir() if "registry" in name]
