@@ -195,7 +195,7 @@ class Evaluator:
     def _value(self, dot: Any, node: Node) -> Any:
         """Of one word."""
         if isinstance(node, Literal):
-            return node.value
+            return NO_VALUE if node.value is None else node.value
         if isinstance(node, Dot):
             return dot
         if isinstance(node, Field):

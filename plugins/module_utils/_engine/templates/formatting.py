@@ -231,7 +231,12 @@ def _write(verb: _Verb, value: Any) -> str:
         out = _float(verb, value)
     else:
         out = _string(verb, value)
-    return "%%!%s(%s=%s)" % (letter, type_name(value), show(value)) if out is None else out
+    if out is not None:
+        return out
+    verb.letter, verb.flags = "v", verb.flags.replace("#", "")  # width and precision hold for what is shown instead
+    shown = _write(verb, value)
+    verb.letter = letter
+    return "%%!%s(%s=%s)" % (letter, type_name(value), shown)
 
 
 def _compound(verb: _Verb, value: Any) -> str:

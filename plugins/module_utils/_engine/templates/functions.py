@@ -153,6 +153,8 @@ def _slice(value: Any, *ends: Any) -> Any:
 
 
 def _joined(values: tuple[Any, ...]) -> str:
+    """What is to be escaped: nil as an action would write it."""
+    values = tuple("<no value>" if value is None else value for value in values)
     return values[0] if len(values) == 1 and isinstance(values[0], str) else sprint(values)
 
 
