@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 
 import pytest
 from module_utils._engine.errors import KernelError, UsageError
+from module_utils._engine.kernel import idmap
 from module_utils._engine.kernel.syscalls import Kernel
-from module_utils._engine.storage import overlay
+from module_utils._engine.storage import overlay, shifted
 
 pytestmark = pytest.mark.root
 MODES = ["fd", "string", "legacy"]
@@ -165,3 +167,81 @@ def test_an_overlay_survives_the_moves_into_a_private_namespace(kernel, tmp_path
                 os._exit(status)
         assert os.waitpid(pid, 0)[1] == 0
         os.close(fd)
+
+
+FIRST = 1879048192
+
+
+@pytest.fixture
+def owner(kernel):
+    """A user namespace whose root is the id FIRST outside."""
+    ranges = [idmap.Range(0, FIRST, 65536)]
+    fd = idmap.userns_fd(kernel, ranges, ranges)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("cached", [False, True])
+def test_layers_are_shown_with_the_ids_of_a_user_namespace(kernel, tmp_path, owner, mode, cached):
+    layers = [tree(tmp_path, n, {"f%d" % n: "own"}) for n in range(3)]
+    os.chown(layers[1][0] + "/tree/f1", 1000, 2000)
+    os.chown(layers[2][0] + "/tree/f2", 70000, 0)
+    for name in ("u", "w"):
+        (tmp_path / name).mkdir()
+    before, fds = mounts(), open_fds()
+    cache = {path: overlay.open_layer(kernel, path, form) for path, form in layers} if cached else None
+    fd = overlay.mount_rootfs(
+        kernel, layers, str(tmp_path / "u"), str(tmp_path / "w"), mode=mode, cache=cache, userns_fd=owner
+    )
+    owners = [(os.stat("f%d" % n, dir_fd=fd).st_uid, os.stat("f%d" % n, dir_fd=fd).st_gid) for n in range(3)]
+    assert owners == [(FIRST, FIRST), (FIRST + 1000, FIRST + 2000), (65534, FIRST)]  # 70000 is nobody's
+    for held in (fd, *(cache or {}).values()):
+        os.close(held)
+    assert mounts() == before and open_fds() == fds
+    assert os.stat(layers[1][0] + "/tree/f1").st_uid == 1000
+
+
+def test_an_image_that_cannot_be_mounted_with_other_ids_is_copied_once_and_whole(kernel, tmp_path, owner):
+    layers = [tree(tmp_path, n, {"d/f%d" % n: "own", "shared": str(n)}) for n in range(2)]
+    program = layers[1][0] + "/tree/d/f1"
+    os.chown(program, 1000, 2000)
+    os.chmod(program, 0o4755)
+    os.setxattr(program, "user.mark", b"kept")
+    value = struct.pack("<IIIII", 0x02000001, 1, 0, 0, 0)
+    os.setxattr(program, "security.capability", value)
+    os.link(program, layers[1][0] + "/tree/other")
+    ranges = (idmap.Range(0, FIRST, 65536),)
+    owners = shifted.Owners(ranges, ranges)
+    for name in ("u", "w"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "image.new").mkdir()  # of a copy that was cut off
+    (tmp_path / "image.new/rubbish").write_text("x")
+    place = str(tmp_path / "image")
+
+    def mounted():
+        return shifted.mount_rootfs(
+            kernel, layers, str(tmp_path / "u"), str(tmp_path / "w"), place, owner, owners, how="copy"
+        )
+
+    fd = mounted()
+    info = os.stat("d/f1", dir_fd=fd)
+    assert (info.st_uid - FIRST, info.st_gid - FIRST, stat.S_IMODE(info.st_mode)) == (1000, 2000, 0o4755)
+    assert os.stat("other", dir_fd=fd).st_ino == info.st_ino and read(fd, "shared") == b"1"
+    copied = place + "/tree/d/f1"
+    assert os.getxattr(copied, "user.mark") == b"kept"
+    # The kernel shows version 3 to whoever is not of that namespace; its root is the last word.
+    raw = os.getxattr(copied, "security.capability")
+    assert struct.unpack("<IIIIII", raw)[5] == FIRST
+    assert owners.capability(raw, inward=True) == value
+    os.close(fd)
+    made = os.stat(place).st_ino
+    os.close(mounted())
+    assert os.stat(place).st_ino == made and not (tmp_path / "image.new").exists()
+
+
+def test_whether_layers_can_be_mapped_is_found_by_trying_and_leaves_nothing(kernel, tmp_path):
+    fds = open_fds()
+    assert shifted.idmapped_layers(kernel, str(tmp_path)) in (True, False)
+    assert not shifted.idmapped_layers(kernel, "/proc")
+    assert os.listdir(tmp_path) == [] and open_fds() == fds

@@ -30,10 +30,12 @@ def facts(task: Task) -> dict[str, Any]:
     """``{kernel, python, cgroups, storage, network, security, state, problems, fallbacks, engine}``."""
     from ..kernel import apparmor
     from ..kernel.cgroups import Layout
-    from ..storage import overlay
+    from ..storage import overlay, shifted
 
     layout = Layout.detect()
-    storage = overlay.probe(task.kernel, task.paths.state if os.path.isdir(task.paths.state) else None)
+    place = task.paths.state if os.path.isdir(task.paths.state) else None
+    storage = overlay.probe(task.kernel, place)
+    storage["idmapped_layers"] = shifted.idmapped_layers(task.kernel, place or "/var/tmp")
     host: dict[str, Any] = {
         "engine": {"version": VERSION, "state_dir": task.paths.state, "run_dir": task.paths.run},
         "kernel": {"release": platform.release(), "machine": platform.machine()},
@@ -150,6 +152,10 @@ def _fallbacks(host: dict[str, Any]) -> list[str]:
         out.append("Layers are extracted: this kernel cannot mount EROFS images from files (Linux 6.12)")
     if host["storage"]["overlay_mode"] != "fd":
         out.append("Layers are handed to overlayfs by path: this kernel does not take descriptors (Linux 6.13)")
+    if not host["storage"]["idmapped_layers"]:
+        out.append(
+            "An image is copied for each container with userns_mode auto: its layers cannot be mounted with other IDs"
+        )
     if host["security"]["apparmor"] and not host["security"]["apparmor_parser"]:
         out.append("Containers have no AppArmor profile: the program apparmor_parser, which loads it, is missing")
     if "CAP_SYS_RESOURCE" in host["security"]["missing_capabilities"]:

@@ -115,3 +115,24 @@ def _copy(kernel: Kernel, layers: overlay.Layers, place: str, owners: Owners) ->
         for fd in (source, target, parent):
             if fd >= 0:
                 os.close(fd)
+
+
+def idmapped_layers(kernel: Kernel, directory: str) -> bool:
+    """Whether layers in ``directory``'s file system can be mounted with other ids. Tried; False also where there are no
+    user namespaces."""
+    place = "%s/.wharf-probe-%s" % (directory, os.urandom(8).hex())
+    owner = -1
+    try:
+        os.makedirs(place + "/tree", 0o700)
+        ranges = [idmap.Range(0, 1879048192, 1)]
+        owner = idmap.userns_fd(kernel, ranges, ranges)
+        os.close(overlay.mount_rootfs(kernel, [(place, "tree")], userns_fd=owner))
+        return True
+    except (OSError, KernelError):  # any refusal means: not this way
+        return False
+    finally:
+        if owner >= 0:
+            os.close(owner)
+        for path in (place + "/tree", place):
+            if os.path.isdir(path):
+                os.rmdir(path)
