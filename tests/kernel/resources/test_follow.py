@@ -94,3 +94,11 @@ def test_in_a_list_the_follower_is_with_its_owner_when_the_task_ends(shared: Eng
     assert hows(changed) == [("replace", "l-own"), ("restart", "l-fol")]
     assert together(shared, "net", "l-own", "l-fol")
     assert not shared.run("containers", containers=entries("2"))["changed"]
+
+
+def test_a_stop_timeout_of_nothing_is_kept_and_makes_no_difference(shared: Engine) -> None:
+    shared.container("patient", command=SLEEP, stop_timeout=30)
+    assert not shared.container("patient", command=SLEEP, stop_timeout=0)["changed"]
+    assert shared.inspect("patient")["Config"]["StopTimeout"] == 0
+    assert not shared.container("patient", command=SLEEP, stop_timeout=7)["changed"]
+    assert shared.inspect("patient")["Config"]["StopTimeout"] == 7

@@ -337,10 +337,12 @@ class Monitor:
             self.ports.set(changes["reserve"] or ())
         if "log" in changes and self.stdio is not None:
             self.stdio.configure(changes["log"] or {})
+        before = self.run_config.get("healthcheck")
         self.run_config.update(changes)
         statefile.write_json(self.directory + "/run.json", self.run_config)
-        if "healthcheck" in changes and self.running:
+        if self.running and self.run_config.get("healthcheck") != before:
             self.probes.begin()
+            self.save()  # what the check before it said must not pass for the new one's word
 
     def _out_of_memory(self) -> None:
         if self.oom is not None and self.oom.take():
