@@ -41,7 +41,7 @@ class Log:
         """Until nothing is being compressed."""
         sink = self.pump.sink
         if sink._child:
-            sink._reap(wait=True)
+            sink.reap(0)
 
     def close(self):
         for stream in NUMBERS:

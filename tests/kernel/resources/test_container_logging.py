@@ -226,6 +226,22 @@ def test_a_line_is_not_waited_for_in_vain_nor_found_in_an_earlier_run(shared: En
     assert shared.run("container_logs", name="vain", wait_for="only once", since="1h")["matched"]["line"] == "only once"
 
 
+def test_a_log_that_cannot_be_written_is_seen_in_the_inspection(shared: Engine, directory: str) -> None:
+    receiver = Receiver("unix", directory)
+    options = {"syslog-address": receiver.url, "tag": "{{.Name}}"}
+    shared.container("mute", command=TALK, log_driver="syslog", log_options=options)
+    assert b" mute[" in receiver.message()
+    shared.run("container_rename", container="mute", name="loud")
+    until(lambda: b" loud[" in receiver.message())
+    receiver.close()
+    until(lambda: "The log cannot be written" in shared.inspect("loud")["State"]["Error"])
+    assert shared.inspect("loud")["State"]["Running"]
+    receiver.open()
+    until(lambda: not shared.inspect("loud")["State"]["Error"])
+    shared.run("container", name="loud", state="absent", force_kill=True)
+    receiver.close()
+
+
 def test_a_syslog_that_is_not_there_fails_the_task_and_leaves_the_log_as_it_was(shared: Engine) -> None:
     shared.container("kept", command=TALK)
     pid = shared.pid("kept")

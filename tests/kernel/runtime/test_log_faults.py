@@ -215,6 +215,39 @@ def test_a_flood_of_one_container_does_not_delay_the_others(engine):
         engine.runtime.stop(cid, timeout=0.1)
 
 
+def test_what_compressed_a_file_of_the_log_leaves_no_zombie(engine):
+    script = "seq 1 5000; until [ -e /tmp/go ]; do sleep 0.02; done; seq 1 5000; exec sleep 1000"
+    cid = create(engine, script, "json-file", max_size=300_000, max_file=3, compress=True)
+    engine.runtime.start(cid)
+    path = engine.paths.container(cid) + "/log"
+    engine.until(lambda: os.path.exists(path + ".1.gz"))
+    pid = monitor(engine, cid)
+
+    def children():
+        with open("/proc/%d/task/%d/children" % (pid, pid)) as stream:
+            return [int(child) for child in stream.read().split()]
+
+    engine.until(lambda: children() == [engine.runtime.state(cid)["pid"]])
+    engine.exec(cid, "/bin/touch", "/tmp/go")
+    engine.until(lambda: os.path.exists(path + ".2.gz"))
+    engine.until(lambda: children() == [engine.runtime.state(cid)["pid"]])
+    engine.runtime.kill(cid, signal.SIGKILL)
+
+
+def test_a_terminals_output_waits_for_its_log_like_any_other(engine, small_disk):
+    cid = engine.create(["/bin/sh", "-c", "seq 1 60000; exec sleep 1000"], tty=True)
+    configure(engine, cid, {"driver": "json-file", "path": small_disk + "/log"})
+    fill(small_disk, room=0)
+    os.truncate(small_disk + "/filler", os.path.getsize(small_disk + "/filler") - 4096)
+    engine.runtime.start(cid)
+    engine.until(lambda: "No space left on device" in trouble(engine, cid))
+    subprocess.run(["mount", "-o", "remount,size=16m", small_disk], check=True)
+    engine.until(lambda: last_in(small_disk + "/log") == "60000\r\n")
+    assert [int(record["log"]) for record in logs.read(small_disk + "/log")] == list(range(1, 60001))
+    engine.until(lambda: not trouble(engine, cid))
+    engine.runtime.kill(cid, signal.SIGKILL)
+
+
 def test_a_line_that_was_begun_before_the_monitor_died_is_whole_afterwards(engine):
     script = "printf be; printf er >&2; until [ -e /tmp/go ]; do sleep 0.02; done; echo gun; echo ror >&2; sleep 1000"
     cid = create(engine, script, "json-file")

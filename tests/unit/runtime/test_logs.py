@@ -306,6 +306,24 @@ def test_a_crash_after_any_byte_of_a_write_repeats_and_loses_nothing(tmp_path_fa
     assert said == [str(number) for number in range(next(numbers))]
 
 
+def test_a_pipe_goes_into_the_spool_without_os_splice_too(tmp_path, monkeypatch):
+    """Python 3.9 has none."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    for lacking in (False, True):
+        if lacking:
+            monkeypatch.delattr(os, "splice")
+        log = Log(tmp_path)
+        os.write(write, b"one\ntwo\n")
+        assert log.pump.take(read, 1) == 8 and log.pump.take(read, 1) is None
+        log.work("stdout")
+        log.close()
+    os.close(write)
+    assert Log(tmp_path).pump.take(read, 1) == 0
+    os.close(read)
+    assert text(str(tmp_path / "log")) == "one\ntwo\n" * 2
+
+
 def test_output_is_given_back_from_the_spool_once_it_is_in_the_log(tmp_path):
     log = Log(tmp_path)
     for _n in range(64):

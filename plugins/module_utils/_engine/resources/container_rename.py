@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from ..errors import Conflict, InUse
 from ..reconcile import values
 from ..reconcile.plan import Operation, Plan
+from . import container_make
 from .container_actual import is_running, state
 from .container_files import named
 from .task import Task
@@ -87,4 +88,11 @@ def _rename(task: Task, record: ContainerRecord, new: str) -> None:
     task.store.containers.rename(record.id, new)
     task.store.events.add("container", "rename", record.id, {"name": new, "oldName": record.name})
     if is_running(state(task, record)):  # its monitor's copy, for automatic restarts; a start writes all of it anew
-        task.runtime.update(record.id, {"name": new})
+        changes: dict[str, Any] = {"name": new}
+        if "log_driver" in record.spec or "log_options" in record.spec:  # a tag may tell the name
+            image = task.store.images.get(record.image_id)
+            config = container_make.image_config(image) if image else {}
+            changes["log"] = container_make.log_settings(
+                record._replace(name=new), config, task.paths.container(record.id)
+            )
+        task.runtime.update(record.id, changes)

@@ -52,7 +52,8 @@ class LogFile:
     ``put(stream, data, nanoseconds, part)`` stores the beginning of ``data``, at least a line, and returns how many
     bytes that was; 0 after a rotation, which is to be noted before anything is written to the new file. Raises
     ``OSError``, and then nothing of it was stored: ``BlockingIOError`` while the last rotated file is still being
-    compressed (``waits``: the descriptor to poll), others when the disk is full or broken.
+    compressed (``waits``: the descriptor to poll; what comes in faster than that has to wait, or the log would outgrow
+    what it may take), others when the disk is full or broken.
     """
 
     events = select.POLLIN  # what to poll "waits" for
@@ -133,7 +134,9 @@ class LogFile:
             os.ftruncate(self.fd, 0)
             self.size = 0
             return
-        self._reap(wait=False)
+        self.reap()
+        if self._child:
+            raise BlockingIOError(errno.EAGAIN, "the log before is still being compressed", self.path + ".1")
         fresh = self.path + ".next"
         fd = self._create(fresh, os.O_TRUNC)  # first, so that a full disk leaves everything as it is
         for number in range(self.max_file - 1, 1, -1):
@@ -187,16 +190,11 @@ class LogFile:
         finally:
             os._exit(status)
 
-    def _reap(self, wait: bool) -> None:
-        """Raises ``BlockingIOError`` while the child compresses: what comes in faster than that has to wait, or the
-        log would outgrow what it may take."""
-        if not self._child:
-            return
-        pid, _status = os.waitpid(self._child, 0 if wait else os.WNOHANG)
-        if not pid:
-            raise BlockingIOError(errno.EAGAIN, "the log before is still being compressed", self.path + ".1")
-        os.close(self._pidfd)
-        self._child = self._pidfd = 0
+    def reap(self, options: int = os.WNOHANG) -> None:
+        """The child that compresses, if it has ended."""
+        if self._child and os.waitpid(self._child, options)[0]:
+            os.close(self._pidfd)
+            self._child = self._pidfd = 0
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -205,7 +203,7 @@ class LogFile:
         """The container has ended: nothing waits for compression any more. The next one makes up for it."""
         if self._child:
             os.kill(self._child, signal.SIGKILL)
-            self._reap(wait=True)
+            self.reap(0)
 
 
 class JsonFile(LogFile):

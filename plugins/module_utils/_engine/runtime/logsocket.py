@@ -57,6 +57,9 @@ class SocketLog:
     def hurry(self) -> None:
         """Nothing goes on beside."""
 
+    def reap(self) -> None:
+        """There are no children."""
+
     def flush(self) -> None:
         """What ``put`` has taken is with the receiver. Raises ``BlockingIOError`` while it does not take it."""
 

@@ -96,7 +96,7 @@ class Stdio:
                 % (log.get("driver", "json-file"), _place(log), error.strerror or error),
                 step="open_log",
                 path="log_driver",
-                errno=error.errno,
+                errno=error.errno if (error.errno or 0) > 0 else None,  # what getaddrinfo says is no errno
             ) from None
         if self._stalled:
             self._try_again()
@@ -282,6 +282,11 @@ class Stdio:
             self.trouble("")
         self._dropped, self._told = 0, False
 
+    def child_ended(self) -> None:
+        """Perhaps the one that compressed a file of the log."""
+        if self.pump is not None and self.pump.sink is not None:
+            self.pump.sink.reap()
+
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
@@ -299,7 +304,7 @@ class Stdio:
                 if time.monotonic() >= deadline:
                     self._give_up(error)
                     return
-                self._wait_a_moment()
+                self._wait_a_moment(isinstance(error, BlockingIOError))
 
     def _anything_to_read(self) -> bool:
         poll = select.poll()
@@ -329,10 +334,10 @@ class Stdio:
         for number in pump.sources:
             pump.work(number, final=True)
 
-    def _wait_a_moment(self) -> None:
+    def _wait_a_moment(self, blocked: bool) -> None:
         sink = self.pump.sink if self.pump else None
         poll = select.poll()
-        if sink and sink.waits is not None:
+        if blocked and sink and sink.waits is not None:
             poll.register(sink.waits, sink.events)
         poll.poll(50)
 
@@ -365,7 +370,10 @@ class Stdio:
         self.close_streams()
         if self.pump is not None:
             if self.pump.sink is not None:
-                self.pump.sink.sync()
+                try:
+                    self.pump.sink.sync()
+                except OSError as error:
+                    self.trouble("The log may not survive a power cut: %s" % _words(error))
             self.pump.close()
             self.pump = None
 

@@ -138,9 +138,9 @@ class Watch:
         """SIGTERM is the host going down: the container is stopped as it wishes, and counts as running at the next
         boot. SIGCHLD: the starter has ended, or somebody whose descriptor tells more."""
         numbers = os.read(self.woken, 64)
-        if self.helper and signal.SIGCHLD in numbers:
-            pid, _status = os.waitpid(self.helper, os.WNOHANG)
-            if pid:
+        if signal.SIGCHLD in numbers:
+            self.stdio.child_ended()
+            if self.helper and os.waitpid(self.helper, os.WNOHANG)[0]:
                 self.helper = 0
         if signal.SIGTERM in numbers:
             monitor = self.full()
