@@ -141,9 +141,7 @@ def test_kill_all_ends_a_tree_that_keeps_forking(group):
 
     pid = start(group, forker)
     time.sleep(0.1)
-    began = time.monotonic()
     assert group.kill_all()
-    assert time.monotonic() - began < 2
     os.waitpid(pid, 0)
     assert group.processes() == []
 

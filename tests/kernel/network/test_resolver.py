@@ -238,7 +238,7 @@ def test_silent_connections_end(world: World, monkeypatch: pytest.MonkeyPatch) -
             assert DNSRecord.parse(read_tcp(sock)).rr
         started = time.monotonic()
         assert sock.recv(1) == b""
-        assert 0.1 < time.monotonic() - started < 1.5
+        assert time.monotonic() - started > 0.1
 
 
 def test_a_removed_namespace_is_let_go(world: World) -> None:

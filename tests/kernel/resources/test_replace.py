@@ -14,6 +14,7 @@ import pytest
 from helpers.engine import Engine
 from helpers.traffic import PYTHON_BINDS, ask, hammering, served, server
 from module_utils._engine.errors import Conflict, StartError, UnhealthyError, UsageError
+from module_utils._engine.store.state import Store
 
 SLEEP = ["sleep", "1000"]
 
@@ -237,4 +238,28 @@ def test_a_new_one_that_is_not_well_yet_answers_to_no_name(shared: Engine) -> No
         os.kill(child, 9)
         os.waitpid(child, 0)
     again = shared.container("svc-1", command=SLEEP, **base)
-    assert not again["changed"] or [a["how"] for a in again["actions"]] == []
+    assert [a["how"] for a in again["actions"]] == ["repair"]
+    assert not shared.container("svc-1", command=SLEEP, **base)["changed"]
+
+
+@pytest.mark.parametrize("noun", ["container", "containers"])
+def test_what_a_replacement_that_was_cut_short_left_is_told_and_cleared_by_the_next_task(
+    shared: Engine, noun: str
+) -> None:
+    name = "half-" + noun
+    entry = {"name": name, "image": "bb:1", "command": ["sleep", "1000"]}
+
+    def run(check: bool = False) -> dict[str, Any]:
+        if noun == "container":
+            return shared.run("container", check, **entry)
+        return shared.run("containers", check, containers=[entry])
+
+    run()
+    shared.container(name + "-before", command=["sleep", "1000"])
+    with Store.open(shared.paths) as store:
+        old = store.containers.by_name(name + "-before")
+        store.containers.rename(old.id, name + ".wharf-old")
+    for found in (run(check=True), run()):
+        assert [(a["how"], a["why"]) for a in found["actions"]] == [("repair", "a replacement was cut short")]
+    assert [c["Name"] for c in shared.run("container_info")["containers"] if name in c["Name"]] == ["/" + name]
+    assert not run()["changed"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -182,11 +181,9 @@ def test_a_real_helper_gets_the_host_and_the_tasks_environment(
 
 def test_a_helper_that_hangs_is_ended_and_named(auth: str, helper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(helpers, "TIMEOUT", 0.3)
-    helper("exec sleep 60")
-    started = time.monotonic()
+    helper("exec sleep 3600")
     with pytest.raises(TimedOut, match=r"docker-credential-x .* did not answer within 0\.3 seconds"):
         lookup(auth, "r")
-    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize(

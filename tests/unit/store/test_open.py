@@ -231,29 +231,27 @@ def test_a_leftover_that_cannot_be_removed_stops_nobody(paths, monkeypatch):
         assert "busy" in sentence
 
 
-_BENCH = """
-import json, sys, time
+_LOOK = """
+import json, sys
 sys.path.insert(0, sys.argv[1])
 from module_utils._engine.paths import Paths
 from module_utils._engine.store.state import Store
 import fcntl, sqlite3, module_utils._engine.store.recovery
-before = time.perf_counter()
 with Store.open(Paths(sys.argv[2], sys.argv[3])) as store:
+    statements = []
+    store.db.connect().set_trace_callback(statements.append)
+    store.recover()
     assert store.containers.get("c77").name == "c77"
-    spent = time.perf_counter() - before
-print(json.dumps({"ms": spent * 1000, "modules": sorted(sys.modules)}))
+print(json.dumps({"statements": len(statements), "modules": sorted(sys.modules)}))
 """
 
 
-def test_opening_with_200_containers_stays_in_its_budget(paths):
+def test_opening_asks_as_little_with_200_containers_as_with_one_and_imports_nothing_heavy(paths):
     with Store.open(paths) as store, store.transaction():
         for number in range(200):
             env = {"NAME%d" % n: "value" for n in range(30)}
             store.containers.create(container("c%d" % number, spec={"env": env}))
-    answers = [
-        json.loads(subprocess.check_output([sys.executable, "-c", _BENCH, PLUGINS, paths.state, paths.run]))
-        for _n in range(5)
-    ]
-    assert min(answer["ms"] for answer in answers) <= 4.0
+    answer = json.loads(subprocess.check_output([sys.executable, "-c", _LOOK, PLUGINS, paths.state, paths.run]))
+    assert answer["statements"] <= 4
     heavy = {"ctypes", "shutil", "tempfile", "pathlib", "logging", "asyncio", "dataclasses", "subprocess", "urllib3"}
-    assert not heavy & set(answers[0]["modules"])
+    assert not heavy & set(answer["modules"])

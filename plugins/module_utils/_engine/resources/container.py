@@ -34,7 +34,7 @@ def run(task: Task) -> dict[str, Any]:
         return _reconcile(task, name, spec)
     with task.store.lock("container", name, shared=task.check_mode):
         plan = Plan()
-        _recover(task, name)
+        plan.operations += _recover(task, name)
         record = task.store.containers.by_name(name)
         if task.params["state"] == "absent":
             _plan_absent(task, plan, record)
@@ -57,12 +57,12 @@ def _reconcile(task: Task, name: str, spec: dict[str, Any]) -> dict[str, Any]:
         plan.apply()
     with task.store.lock("container", name, shared=task.check_mode):
         plan.operations.clear()
-        _recover(task, name)
+        repairs = _recover(task, name)
         record = task.store.containers.by_name(name)
         _Reconciler(task, plan, name, spec, choice, record).plan()
         if not task.check_mode:
             plan.apply()
-        plan.operations[:0] = pulls
+        plan.operations[:0] = pulls + repairs
         result = _finish(task, plan, name, applied=True)
     return _follow(task, plan, result)
 
@@ -87,6 +87,7 @@ def preview(task: Task, name: str, choice: Optional[ImageChoice]) -> Plan:
         raise _unknown(name)
     else:
         _Reconciler(task, plan, name, record.spec, None, record).plan_state(record)
+    plan.operations[:0] = _recover(task, name)
     return plan
 
 
@@ -99,12 +100,16 @@ def _unknown(name: str) -> NotFound:
     )
 
 
-def _recover(task: Task, name: str) -> None:
-    """Two look-ups by name; more only when a replacement was cut short."""
-    if not task.check_mode and any(task.store.containers.by_name(name + end) for end in (".wharf-new", ".wharf-old")):
+def _recover(task: Task, name: str) -> list[Operation]:
+    """Two look-ups by name; more only when a replacement was cut short: then it is finished or taken back at once,
+    since the plan depends on it, and what is returned tells so. In check mode it only tells."""
+    if not any(task.store.containers.by_name(name + end) for end in (".wharf-new", ".wharf-old")):
+        return []
+    if not task.check_mode:
         from . import container_replace
 
         container_replace.recover(task, name)
+    return [Operation("repair", "container", name, lambda: None, why="a replacement was cut short")]
 
 
 def _finish(task: Task, plan: Plan, name: str, *, applied: bool = False) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Containers:
     def __init__(self, paths: Paths, db: Database) -> None:
         self._paths = paths
         self._db = db
-        self._seen: Dict[str, ContainerRecord] = {}  # by name; only during Store.looking
+        self._seen: Optional[Dict[str, ContainerRecord]] = None  # by name; only during Store.looking
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -49,17 +49,20 @@ class Containers:
         return _record(rows[0]) if rows else None
 
     def by_name(self, name: str) -> Optional[ContainerRecord]:
-        if name in self._seen:
-            return self._seen[name]
+        if self._seen is not None:
+            return self._seen.get(name)
         row = self._db.first("SELECT %s FROM containers WHERE name = ?" % _COLUMNS, (name,))
         return None if row is None else _record(row)
 
     def look(self) -> None:
         """See ``Store.looking``."""
-        self._seen = {record.name: record for record in self.list()}
+        rows = self._db.execute("SELECT %s FROM containers" % _COLUMNS)
+        found = readable(rows, _record)
+        # With a damaged record among them, the database is asked for each, and says what is wrong with that one.
+        self._seen = {record.name: record for record in found} if len(found) == len(rows) else None
 
     def look_away(self) -> None:
-        self._seen = {}
+        self._seen = None
 
     def list(self) -> List[ContainerRecord]:
         """All whose record is readable, oldest first (``damaged()`` tells the others)."""
