@@ -11,6 +11,7 @@ BUILD      := $(abspath .build)
 TREE       := $(BUILD)/ansible_collections/wharf/engine
 PYTEST     := $(BIN)/python -m pytest
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 # Workers share the host, not files: a file's tests stay together. CI runs what failed once more and lists it as RERUN:
 # on a crowded machine one lost race must not hide what the other tests say.
 WORKERS    ?= 2
@@ -102,7 +103,7 @@ lab-apt:
 
 bench: tree  ## measurements, as a table and as .build/bench.json
 	$(call say,benchmarks)
-	$(BIN)/python tests/bench/run.py --json $(BUILD)/bench.json
+	$(BIN)/python tests/bench/run.py --json $(BUILD)/bench.json $(BENCH_ARGS)
 
 oci:  ## the runtime with runc's command line, as build/wharf-oci
 	@$(PYTHON) tools/oci.py build

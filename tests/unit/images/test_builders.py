@@ -12,8 +12,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Optional
 
 import pytest
@@ -25,7 +24,6 @@ from module_utils._engine.images import apply, builder, workshop
 from module_utils._engine.images import pull as pulling
 from module_utils._engine.images.reference import parse
 from module_utils._engine.kernel.syscalls import Kernel
-from module_utils._engine.paths import Paths
 from module_utils._engine.registry.transport import Transport
 from module_utils._engine.store.state import Store
 
@@ -37,18 +35,6 @@ def form(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workshop, "WORTH_IT", 0)
     monkeypatch.setenv("WHARF_LAYER_FORM", "erofs")
     monkeypatch.setenv("HOME", "/nonexistent")
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as registry:
-        yield registry
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(Paths(str(tmp_path / "state"), str(tmp_path / "run"))) as store:
-        yield store
 
 
 def pull(store: Store, name: str) -> pulling.PullReport:

@@ -10,8 +10,6 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +23,6 @@ from module_utils._engine.images import zstd
 from module_utils._engine.images.inspect import inspect
 from module_utils._engine.images.reference import parse
 from module_utils._engine.kernel.syscalls import Kernel
-from module_utils._engine.paths import Paths
 from module_utils._engine.registry.transport import Transport
 from module_utils._engine.storage.overlay import MAX_LAYERS
 from module_utils._engine.store.state import Store
@@ -38,18 +35,6 @@ def noise(size: int) -> bytes:
 
 
 pytestmark = pytest.mark.usefixtures("pulling_either_way")
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as registry:
-        yield registry
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(Paths(str(tmp_path / "state"), str(tmp_path / "run"))) as store:
-        yield store
 
 
 def transport(**options: Any) -> Transport:

@@ -10,7 +10,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,12 +27,6 @@ noise = random.Random(9).randbytes
 
 
 pytestmark = pytest.mark.usefixtures("pulling_either_way")
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as registry:
-        yield registry
 
 
 def pull(store: Store, text: str) -> ImageRecord:

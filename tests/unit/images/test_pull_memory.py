@@ -6,22 +6,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from bench import words
 from helpers import pull_once, tars
 from helpers.fake_registry import FakeRegistry
 from helpers.images import Image, build_image
 
 LIMIT = 64 << 10  # KiB, the largest process of the pull
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as registry:
-        yield registry
 
 
 def peak(registry: FakeRegistry, image: Image, tmp_path: Path) -> tuple[int, int]:
