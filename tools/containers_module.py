@@ -38,8 +38,9 @@ description:
     them in one run. One task with 50 entries takes about as long as two tasks with one.
   - Images are pulled and containers started several at a time, in the order that O(containers[].depends_on) asks for.
     Whoever shares a namespace or volumes with another container of the list, or links to it, waits without being told.
-  - The first failure ends the task. What has begun is finished, nothing new begins, and the error's C(containers) says
-    of each entry how far it came.
+  - An entry that cannot be what it says fails the task before anything changes. One that fails on the way takes along
+    those that depend on it, at once, and nobody else. The task fails when all others are as they should be, and the
+    error's C(containers) says of each entry how far it came.
 author:
   - The wharf.engine authors (@wharf-engine)
 extends_documentation_fragment:

@@ -76,6 +76,44 @@ def test_a_failure_stops_what_depends_on_it_at_once_and_says_how_far_each_came(s
     assert told[0]["failed"] and told[1]["skipped"] and not shared.run("container_info", name="f-web")["exists"]
 
 
+def test_one_that_fails_takes_along_those_that_wait_for_it_and_nobody_else(shared: Engine) -> None:
+    after_bad = {"depends_on": [{"name": "o-bad"}]}
+    wish = [
+        entry("o-bad", command=["/no/such/thing"]),
+        entry("o-one", **after_bad),
+        entry("o-two", depends_on=[{"name": "o-one"}]),
+        entry("o-late", depends_on=[{"name": "o-job", "condition": "completed"}]),
+        entry("o-job", command=["sh", "-c", "sleep 0.5"]),
+        entry("o-sick", state="healthy", healthcheck={"test": ["CMD", "false"], "interval": "50ms", "retries": 1}),
+    ]
+    with pytest.raises(WharfError) as caught:
+        many(shared, *wish)
+    told = {c["name"]: c for c in caught.value.details["containers"]}
+    assert told["o-bad"]["failed"] and "/no/such/thing" in told["o-bad"]["msg"]
+    assert told["o-sick"]["failed"] and "unhealthy" in told["o-sick"]["msg"]
+    assert told["o-one"]["skipped"] and told["o-two"]["skipped"]
+    assert not any(shared.run("container_info", name=name)["exists"] for name in ("o-one", "o-two"))
+    assert told["o-late"]["changed"] and told["o-late"]["status"] == "running"
+    for word in ("o-bad", "also failed: o-sick", "depend on it: o-one, o-two"):
+        assert word in caught.value.msg
+    wish[0]["command"], wish[5]["healthcheck"] = SLEEP, None
+    done = many(shared, *wish)
+    assert {c["name"] for c in done["containers"] if c["changed"]} >= {"o-bad", "o-one", "o-two", "o-sick"}
+    again = {c["name"] for c in many(shared, *wish)["containers"] if c["changed"]}
+    assert again <= {"o-job"}, "a job that has ended is started again, the others stay"
+
+
+def test_waiting_for_the_health_of_another_ends_after_the_time_that_the_entry_allows(shared: Engine) -> None:
+    never = {"test": ["CMD", "false"], "interval": "1s", "start_period": "1h", "start_interval": "1h"}
+    with pytest.raises(WharfError, match=r"\(t-web\): depends_on: t-db was not healthy within 0.5 seconds"):
+        many(
+            shared,
+            entry("t-db", healthcheck=never),
+            entry("t-web", depends_on=[{"name": "t-db", "condition": "healthy"}], healthy_wait_timeout=0.5),
+        )
+    assert shared.inspect("t-db")["State"]["Running"] and not shared.run("container_info", name="t-web")["exists"]
+
+
 def test_one_bad_entry_fails_before_anything_changes(shared: Engine) -> None:
     with pytest.raises(UsageError, match=r"containers\[1\] \(b-two\): memory"):
         many(shared, entry("b-one"), entry("b-two", memory="1k"))

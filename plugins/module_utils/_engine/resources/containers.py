@@ -4,8 +4,8 @@
 """The ``containers`` module: many containers in one run.
 
 One look at everything, one plan; what needs work is done by a few workers at once (each item is the ``container``
-module's own work), in the order of ``depends_on``. The first failure ends it: what has begun is finished, nothing new
-begins.
+module's own work), in the order of ``depends_on``. One that fails takes along
+those that wait for it, and nobody else; the task fails when all the others are as they should be.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ _LOOK = 0.02  # seconds between two looks at health
 class Item:
     """One entry: its own task, its result so far, and where it stands."""
 
-    __slots__ = ("actions", "after", "before", "error", "index", "name", "since", "stage", "task", "warnings")
+    __slots__ = ("actions", "after", "before", "error", "index", "name", "since", "stage", "task", "waits", "warnings")
 
     def __init__(self, index: int, name: str, task: Task) -> None:
         self.index, self.name, self.task = index, name, task
-        self.stage = "planned"  # planned → working → settling → done; failed
+        self.stage = "planned"  # planned → working → settling → done; failed; skipped: what it depends on has failed
         self.actions: list[dict[str, Any]] = []
         self.before: dict[str, Any] = {}
         self.after: dict[str, Any] = {}
         self.warnings: list[str] = []
         self.error: Optional[WharfError] = None
         self.since = 0.0
+        self.waits = 0.0  # since when it waits for nothing but the health of others
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -196,37 +197,68 @@ def _apply(task: Task, items: list[Item], todo: list[Item], graph: Graph) -> Non
         item.since = begin
     with Pool(size, make) as pool:
         while any(item.stage in ("planned", "working", "settling") for item in todo):
-            failed = next((item for item in todo if item.error is not None), None)
-            if failed is not None and not pool.busy:
-                break
-            if failed is None:
-                _dispatch(task, todo, by_name, graph, pool)
+            _dispatch(task, todo, by_name, graph, pool)
             for job, result, error in pool.results(_LOOK if any(i.stage != "working" for i in todo) else 1.0):
                 _take(items[job], result, error)
             for item in todo:
                 if item.stage == "settling" and item.error is None:
                     _settle(task, item)
-    failed = next((item for item in todo if item.error is not None), None)
-    if failed is not None and failed.error is not None:
-        error = _named(failed, failed.error)
-        error.details["containers"] = [_shown(task, item) for item in items]
-        raise error
+    failed = [item for item in todo if item.error is not None]
+    if failed:
+        raise _failure(task, items, failed)
+
+
+def _failure(task: Task, items: list[Item], failed: list[Item]) -> WharfError:
+    """The first one's, with a word about the others; what became of each entry in ``details.containers``."""
+    first = failed[0]
+    error = _named(first, first.error) if first.error is not None else WharfError("no error", step="containers")
+    others = ", ".join(item.name for item in failed[1:])
+    left = ", ".join(item.name for item in items if item.stage == "skipped")
+    error.msg += "%s%s" % (
+        "; also failed: %s" % others if others else "",
+        "; left alone, because they depend on it: %s" % left if left else "",
+    )
+    error.args = (error.msg,)
+    error.details["containers"] = [_shown(task, item) for item in items]
+    return error
 
 
 def _dispatch(task: Task, todo: list[Item], by_name: dict[str, Item], graph: Graph, pool: Pool) -> None:
     for item in todo:
         if item.stage != "planned":
             continue
+        before = [(by_name.get(name), name, condition) for name, condition in graph.before(item.name)]
+        if any(other is not None and other.stage in ("failed", "skipped") for other, _name, _condition in before):
+            item.stage = "skipped"
+            continue
         if not pool.has_room:
-            return
+            continue
         try:
-            ready = all(_holds(task, by_name.get(name), name, condition) for name, condition in graph.before(item.name))
+            ready = all(_holds(task, *one) for one in before) or _is_late(item, before)
         except WharfError as error:
             item.error, item.stage = error, "failed"
-            return
+            continue
         if ready:
             item.stage = "working"
             pool.submit(item.index)
+
+
+def _is_late(item: Item, before: list[tuple[Optional[Item], str, str]]) -> bool:
+    """Raises ``TimedOut`` when all that it waits for is there but not healthy, for longer than the entry allows; False
+    until then."""
+    limit = float(item.task.params.get("healthy_wait_timeout") or 0)
+    sick = [name for _other, name, condition in before if condition == "healthy"]
+    if not sick or any(other is not None and other.stage != "done" for other, _name, _condition in before):
+        item.waits = 0.0
+    elif not item.waits:
+        item.waits = time.monotonic()
+    elif limit and time.monotonic() - item.waits > limit:
+        raise TimedOut(
+            "depends_on: %s was not healthy within %g seconds" % (", ".join(sick), limit),
+            step="depends_on",
+            subject="container %s" % item.name,
+        )
+    return False
 
 
 def _take(item: Item, result: dict[str, Any], error: Optional[WharfError]) -> None:
