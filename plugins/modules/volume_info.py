@@ -25,6 +25,12 @@ options:
   name:
     description: Name of the volume. Without it, all volumes are returned.
     type: str
+  size:
+    description:
+      - Whether to add C(UsageData) with C(RefCount), how many containers use the volume, and C(Size), the bytes of disk
+        that it takes. Takes longer, the more files there are.
+    type: bool
+    default: false
   filters:
     description:
       - List only the volumes that C(docker volume ls --filter) would list. Several filters must all match; of several
@@ -52,6 +58,13 @@ EXAMPLES = r"""
 - name: Names of all volumes that belong to the shop
   wharf.engine.volume_info:
     query: "[?Labels.app == 'shop'].Name"
+
+- name: What volumes that nobody uses take
+  wharf.engine.volume_info:
+    size: true
+    filters:
+      dangling: true
+    query: "[].{name: Name, bytes: UsageData.Size}"
 
 - name: Where the data of the shop is
   wharf.engine.volume_info:

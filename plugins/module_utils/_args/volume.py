@@ -19,6 +19,7 @@ OPERATION: Table = {
 
 INFO: Table = {
     "name": {"type": "str"},
+    "size": {"type": "bool", "default": False},
     "filters": {"type": "dict"},
     "format": {"type": "str"},
     "query": {"type": "str"},

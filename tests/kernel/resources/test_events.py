@@ -91,6 +91,12 @@ def test_a_kill_and_a_rename_are_told_once_each(fresh: Engine) -> None:
     assert told(fresh, filters={"event": "rename"})[0]["Actor"]["Attributes"]["oldName"] == "web"
 
 
+def test_a_restart_is_told_after_what_it_is_made_of(fresh: Engine) -> None:
+    fresh.container("web", command=SLEEP)
+    fresh.run("container", name="web", restart=True, force_kill=True)
+    assert actions(fresh, "web")[2:] == ["kill", "die", "stop", "start", "restart"]
+
+
 def test_a_replacement_is_told_as_what_it_is_made_of(fresh: Engine) -> None:
     fresh.container("web", command=SLEEP)
     old = fresh.inspect("web")["Id"]
@@ -133,6 +139,7 @@ def test_images_are_told_of_with_their_names(fresh: Engine, tmp_path: Path) -> N
     got = [event["Action"] for event in told(fresh, filters={"type": "image"})]
     assert got == ["import", "tag", "save", "untag", "delete", "load"]
     assert {e["Action"] for e in told(fresh, filters={"image": "x:2"})} == {"tag", "untag"}
+    assert {e["Actor"]["Attributes"].get("name") for e in told(fresh, filters={"image": "x"})} == {"x:2"}
     assert len(told(fresh, filters={"image": "bb"})) >= 3
 
 

@@ -124,6 +124,13 @@ def test_images_networks_and_volumes_are_filtered_as_docker_does(fleet: Engine) 
     assert volumes(label={"keep": "yes"}) == ["unused"] and volumes(name="^da") == ["data"]
 
 
+def test_a_volumes_size_is_what_it_takes_on_the_disk(fleet: Engine) -> None:
+    fleet.sh("web", "dd if=/dev/zero of=/data/f bs=1024 count=64")
+    shown = fleet.run("volume_info", name="data", size=True)["volume"]
+    assert shown["UsageData"]["RefCount"] == 1 and 65536 <= shown["UsageData"]["Size"] < 131072
+    assert "UsageData" not in fleet.run("volume_info", name="data")["volume"]
+
+
 def test_format_is_dockers_template_language_over_the_whole_object(fleet: Engine) -> None:
     def shown(template: str, name: str = "web") -> str:
         return str(fleet.run("container_info", name=name, format=template)["container"])

@@ -23,7 +23,7 @@ _LISTS = (
     "ReadonlyPaths RepoDigests RepoTags SecondaryIPAddresses SecondaryIPv6Addresses SecurityOpt Shell Titles Ulimits "
     "VolumesFrom"
 )
-_POINTERS = "Health Healthcheck Init SizeRootFs SizeRw Stats StopTimeout Top Variant"
+_POINTERS = "Health Healthcheck Init SizeRootFs SizeRw Stats StopTimeout Top UsageData Variant"
 SHAPES = {
     **dict.fromkeys(_STRINGS.split(), "strings"),
     **dict.fromkeys(_MAPS.split(), "map"),

@@ -405,6 +405,8 @@ class _Reconciler:
             if not running:
                 why = "is %s" % self._facts["status"]
                 plan.add(Operation("start", "container", name, lambda: container_run.start(task, current()), why=why))
+                if plan.operations[0].why == "restart":
+                    plan.operations[-1].then(lambda: task.store.events.add("container", "restart", current().id))
                 self._plan_followers(record)
             if wish == "healthy" and (plan.operations or (self._facts.get("health") or {}).get("status") != "healthy"):
                 self._wait(current)

@@ -44,6 +44,8 @@ def shown(event: EventRecord) -> dict[str, Any]:
     """``status``, ``id`` and ``from`` are those of Docker's old form, which only containers and images have."""
     attributes = {key: str(value) for key, value in event.attributes.items()}
     out: dict[str, Any] = {}
+    if event.type == "image" and attributes.get("name"):
+        attributes["name"] = _short(attributes["name"])
     if event.type in ("container", "image"):
         out.update(status=event.action, id=event.actor)
         if event.type == "container":
@@ -84,11 +86,15 @@ def _images(event: EventRecord, attributes: dict[str, str]) -> set[str]:
         names.add(event.actor)
     out = set()
     for name in names - {""}:
-        short = name
-        for prefix in ("docker.io/library/", "docker.io/"):
-            if short.startswith(prefix):
-                short = short[len(prefix) :]
-                break
+        short = _short(name)
         head, _colon, tag = short.rpartition(":")
         out |= {name, short, head if head and "/" not in tag else short}
     return out
+
+
+def _short(name: str) -> str:
+    """A reference as people write it."""
+    for prefix in ("docker.io/library/", "docker.io/"):
+        if name.startswith(prefix):
+            return name[len(prefix) :]
+    return name

@@ -108,6 +108,17 @@ def inspect(task: Task, name: str) -> Optional[dict[str, Any]]:
     }
 
 
+def _asked(task: Task, name: str) -> Optional[dict[str, Any]]:
+    """With ``UsageData`` for who asked for it: it walks all files."""
+    shown = inspect(task, name)
+    if shown is not None and task.params.get("size"):
+        from ..storage import usage
+
+        size = usage.on_disk(task.paths.volume_data(name), task.kernel)
+        shown["UsageData"] = {"RefCount": len(task.store.volumes.users(name)), "Size": size}
+    return shown
+
+
 def info(task: Task) -> dict[str, Any]:
     """``volume_info``: one by name, or all that the filters let through."""
     from . import answer, lists
@@ -115,7 +126,7 @@ def info(task: Task) -> dict[str, Any]:
     template, filters = answer.check(task), lists.volume_filters(task)
     name = task.params.get("name")
     if name is not None:
-        volume = inspect(task, name)
+        volume = _asked(task, name)
         return {"changed": False, "exists": volume is not None, "volume": answer.answer(task, template, volume)}
-    everything = [inspect(task, record.name) for record in lists.volumes(task, filters)]
+    everything = [_asked(task, record.name) for record in lists.volumes(task, filters)]
     return {"changed": False, "volumes": answer.answer(task, template, everything)}

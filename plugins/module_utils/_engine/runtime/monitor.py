@@ -344,10 +344,14 @@ class Monitor:
             self.probes.begin()
             self.save()  # what the check before it said must not pass for the new one's word
 
-    def _out_of_memory(self) -> None:
-        if self.oom is not None and self.oom.take():
+    def _out_of_memory(self, looks: int = 20) -> None:
+        if self.oom is None:
+            return
+        if self.oom.take():
             self.save(oom_killed=True)
             tell(self, "oom")
+        elif looks and self.oom.kind == "v1":  # which tells before the kernel has killed, and does not tell again
+            self.loop.after(0.1, lambda: self._out_of_memory(looks - 1))
 
     # -- the end of a run ------------------------------------------------------------------------------------------
 
@@ -390,7 +394,7 @@ class Monitor:
 
     def _close_oom(self) -> None:
         if self.oom is not None:
-            self._out_of_memory()  # the last event may still be pending
+            self._out_of_memory(0)  # the last event may still be pending
             self.loop.remove(self.oom.fileno())
             self.oom.close()
             self.oom = None
