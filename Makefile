@@ -24,7 +24,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 say = @printf '\n== %s\n' "$(1)"
 
-.PHONY: oci oci-callers help apt venv tree lint sanity unit kernel integration molecule test campaign lab lab-ci lab-matrix lab-apt bench demo demo-clean collection clean
+.PHONY: oci oci-callers help apt venv tree lint sanity unit kernel integration molecule test campaign endure lab lab-ci lab-matrix lab-apt bench demo demo-clean collection clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -87,6 +87,11 @@ test: lint sanity unit kernel integration molecule  ## everything CI runs
 campaign: venv  ## random tasks and kills, invariants after each: ROUNDS=500 SEED=1 (a random seed without)
 	$(call say,campaign)
 	PYTHONPATH=plugins:tests $(BIN)/python -m campaign --rounds $(or $(ROUNDS),500) $(addprefix --seed ,$(SEED))
+
+endure: venv  ## what the tests do a few times, as often as it should hold (10,000 clients, 300 rounds of races)
+	$(call say,endure)
+	WHARF_ROUNDS=10000 WHARF_RACES=300 $(PYTEST) --timeout 3600 tests/kernel/runtime/test_pressure.py \
+	  tests/kernel/resources/test_races.py $(PYTEST_ARGS)
 
 lab: tree lab-apt  ## virtual machines: SCENARIO=demo HOST=debian13; all of them without; KEEP=1 leaves them on
 	PYTHONPATH=tests $(BIN)/python -m lab run --tree $(TREE) $(if $(KEEP),--keep) \

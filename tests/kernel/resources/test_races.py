@@ -3,7 +3,7 @@
 
 """Tasks that want different things of the same container at the same moment: one after the other, and each is answered.
 
-``WHARF_ROUNDS`` sets the number of rounds.
+``WHARF_RACES`` sets the number of rounds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from helpers.option_laws import SLEEP
 from module_utils._engine.errors import WharfError
 from module_utils._engine.kernel.cgroups import Cgroup, Layout
 
-ROUNDS = int(os.environ.get("WHARF_ROUNDS", "12"))
+ROUNDS = int(os.environ.get("WHARF_RACES", "12"))
 SENTENCE, DONE, BUG = 3, 0, 1
 
 

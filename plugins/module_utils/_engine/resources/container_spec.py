@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import UsageError
 from ..reconcile import options, values
 from ..reconcile.values import bad
-from . import container_options, container_security
+from . import container_options
 from .tables import CONTAINER
 from .task import Task
 
@@ -167,7 +167,10 @@ def _check_security(spec: dict[str, Any], task: Task) -> None:
     for option in ("capabilities", "cap_drop"):
         if option in spec:
             capabilities.parse(spec[option])
-    container_security.check(spec, task)
+    if "security_opts" in spec:
+        from . import container_security
+
+        container_security.check(spec, task)
     for name in spec.get("sysctls", {}):
         _check_sysctl(name, spec)
 
