@@ -187,6 +187,18 @@ class Signed:
         return
 
 
+def test_layers_that_share_a_blob_that_rotted_in_the_store_get_it_anew(store: Store, registry: FakeRegistry) -> None:
+    same = layer({"file": noise(400_000)})
+    image = build_image([same, same, same])
+    (digest,) = digests(image)
+    store.blobs.put_bytes(image.blobs[digest])
+    with open(store.blobs.path(digest), "r+b") as stream:
+        stream.seek(200_000)
+        stream.write(b"rotten")
+    report = pull(store, registry.add("team/app", "1", image))
+    assert report.image.id == image.id and len(registry.seen("/blobs/" + digest)) == 1
+
+
 def test_where_signatures_are_asked_for_no_byte_is_unpacked_before_its_blob_is_verified(
     store: Store, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ def main(
 
     code = 1
     try:
-        gc.disable()  # nothing of the parent's may be finalised here: its descriptors' numbers are ours now
+        gc.freeze()  # nothing of the parent's may be finalised here: its descriptors' numbers are ours now
         kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:
             reset_child((orders, answers, *_database(paths)))

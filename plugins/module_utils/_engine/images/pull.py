@@ -16,7 +16,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
-from ..errors import IntegrityError, Unsupported, UntrustedError
+from ..errors import IntegrityError, NotFound, Unsupported, UntrustedError
 from . import config as configs
 from . import resolve as resolving
 from .platform import Platform
@@ -329,8 +329,9 @@ class _Pull:
             error = workshop.wait(position)
             if error is None and self._have(layer):
                 return
-            # What a builder read was not verified yet, so what it thinks of it does not count.
-            if error is not None and not isinstance(error, (IntegrityError, NoBuilder)):
+            # What a builder read was not verified yet, so what it thinks of it does not count. A blob can be gone when
+            # another layer found it damaged.
+            if error is not None and not isinstance(error, (IntegrityError, NotFound, NoBuilder)):
                 raise error
         apply_layer(self._store, self._kernel, layer, layers[:position], self._fetcher, subject=str(self._reference))
         if workshop is not None:

@@ -208,10 +208,13 @@ class Workshop:
             gone += self._todo
             self._todo.clear()
         for number in gone:
-            self._fail(
-                number,
-                Interrupted("A process that unpacked a layer of %s was killed" % self._subject, step="unpack_layer"),
+            error = Interrupted(
+                "A process that unpacked a layer of %s was killed" % self._subject,
+                step="unpack_layer",
+                subject=self._subject,
+                hint="Run the task again. If that ends the same way, look whether the host runs out of memory.",
             )
+            self._fail(number, error)
 
     def _fail(self, number: int, error: WharfError) -> None:
         self._errors[number] = error
