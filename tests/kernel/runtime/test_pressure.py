@@ -146,9 +146,11 @@ def test_a_start_without_descriptors_left_is_a_sentence_and_leaks_none(engine, r
     except WharfError as error:
         assert error.msg
         engine.until(lambda: engine.leavings(cid) == [])
+        if os.path.exists("/proc/%d/fd" % spawner):
+            engine.until(lambda: descriptors(spawner) <= before)
     finally:
-        resource.prlimit(spawner, resource.RLIMIT_NOFILE, (soft, hard))
-    engine.until(lambda: descriptors(spawner) <= before + 1)
+        with contextlib.suppress(ProcessLookupError):  # one without any left gives way to another
+            resource.prlimit(spawner, resource.RLIMIT_NOFILE, (soft, hard))
     engine.runtime.start(cid)
     assert engine.exec(cid, "echo", "hi").stdout == b"hi\n"
 
