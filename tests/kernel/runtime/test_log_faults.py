@@ -88,6 +88,36 @@ def test_no_line_is_lost_or_repeated_when_the_monitor_is_killed_under_a_flood(en
     engine.runtime.delete(cid)
 
 
+_BOTH = """
+i=0; long=$(head -c 40000 /dev/zero | busybox tr '\\0' x)
+while [ $i -lt 3000 ]; do
+    i=$((i+1)); echo $i out; echo $i err >&2
+    [ $((i%50)) = 0 ] && echo $i $long && echo $i $long >&2
+done
+exec sleep 1000
+"""
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("seed", range(3))
+def test_long_lines_of_both_streams_are_whole_when_the_monitor_is_killed_between_their_parts(engine, driver, seed):
+    dice = random.Random(seed)
+    cid = create(engine, _BOTH, driver)
+    engine.runtime.start(cid)
+    path = settings(engine, cid, driver)["path"]
+    for point in sorted(dice.randrange(2_000_000) for _n in range(3)):
+        engine.until(lambda point=point: os.path.getsize(path) >= point, 60)
+        kill_monitor(engine, cid)
+    wanted = []
+    for count in range(1, 3001):
+        wanted += ["%d " % count] + (["%d %s" % (count, "x" * 40000)] if count % 50 == 0 else [])
+    engine.until(lambda: all(len(said(engine, cid, stream)) >= len(wanted) for stream in ("stdout", "stderr")), 60)
+    for stream in ("stdout", "stderr"):
+        got = [line.replace("out", "").replace("err", "") for line in said(engine, cid, stream)]
+        assert got == wanted
+    engine.runtime.delete(cid)
+
+
 # -- logs that do not take it --------------------------------------------------------------------------------------
 
 
