@@ -14,6 +14,7 @@ import pytest
 from helpers.engine import Engine
 from helpers.store_kit import wait_until
 from module_utils._engine.errors import UsageError
+from module_utils._engine.runtime import statefile
 
 SLEEP = ["sleep", "1000"]
 
@@ -80,6 +81,40 @@ def test_an_automatic_restart_is_a_die_and_a_start_each_time(fresh: Engine) -> N
     assert actions(fresh, "again") == ["create", "start", "die", "start", "die", "start", "die"]
     network = told(fresh, filters={"type": "network", "event": ["connect", "disconnect"]})
     assert [event["Action"] for event in network] == ["connect", "disconnect"]
+
+
+def test_an_end_is_told_once_when_the_monitor_was_killed_before_it(fresh: Engine) -> None:
+    fresh.container("web", command=SLEEP)
+    record = fresh.inspect("web")
+    state = statefile.read(fresh.paths.container(record["Id"]) + "/state.json")
+    assert state is not None
+    os.kill(state["monitor_pid"], signal.SIGKILL)
+
+    def watched_again() -> bool:
+        now = statefile.read(fresh.paths.container(record["Id"]) + "/state.json")
+        return now is not None and now["monitor_pid"] != state["monitor_pid"] and statefile.monitor_alive(now)
+
+    wait_until(watched_again, 10)
+    os.kill(state["pid"], signal.SIGKILL)
+    wait_until(lambda: "die" in actions(fresh, "web"), 10)
+    fresh.run("container", name="web", state="absent")
+    assert [action for action in actions(fresh, "web") if action == "die"] == ["die"]
+
+
+def test_joining_and_leaving_a_network_while_running_is_told(fresh: Engine) -> None:
+    fresh.run("network", name="one")
+    fresh.run("network", name="two")
+    fresh.container("web", command=SLEEP, networks=[{"name": "one"}])
+    start = len(told(fresh))
+    pid = fresh.pid("web")
+    fresh.container("web", command=SLEEP, networks=[{"name": "one"}, {"name": "two"}])
+    fresh.container("web", command=SLEEP, networks=[{"name": "two"}])
+    assert fresh.pid("web") == pid
+    events = [event for event in told(fresh)[start:] if event["Type"] == "network"]
+    assert [(event["Action"], event["Actor"]["Attributes"]["name"]) for event in events] == [
+        ("connect", "two"), ("disconnect", "one"),
+    ]  # fmt: skip
+    assert {event["Actor"]["Attributes"]["container"] for event in events} == {fresh.inspect("web")["Id"]}
 
 
 def test_a_kill_and_a_rename_are_told_once_each(fresh: Engine) -> None:
