@@ -726,7 +726,7 @@ options:
         M(wharf.engine.container_logs). V(journald) sends it to systemd-journald, V(syslog) to a syslog daemon, here or
         elsewhere, V(none) throws it away.
       - A log that does not take more, because the disk is full or the daemon is down, makes the container wait when it
-        writes. Nothing of its output is lost meanwhile, and C(State.Error) of RV(container) says so.
+        writes. Nothing of its output is lost meanwhile, and C(State.Error) says so.
       - Changed on the running container. What was written before a change between V(json-file) and V(local) can still
         be read.
     type: str

@@ -45,9 +45,9 @@ class Caller:
         self.env = {**os.environ, **(env or {})}
 
     def call(self, *words, **more):
-        options = {"capture_output": True, "text": True, "timeout": 180, "check": False, "stdin": subprocess.DEVNULL}
+        options = {"capture_output": True, "text": True, "timeout": 180, "stdin": subprocess.DEVNULL}
         options.update(more)
-        return subprocess.run([*self.argv, *words], env=self.env, **options)
+        return subprocess.run([*self.argv, *words], env=self.env, check=False, **options)
 
     def must(self, *words, **more):
         result = self.call(*words, **more)

@@ -74,6 +74,13 @@ def answered(name: str) -> Callable[[Engine, str], list[str]]:
     return lambda e, n: sorted(set(re.findall(r"10\.99\.\d+\.\d+", e.exec("lv-asker", "nslookup", name)["stdout"])))
 
 
+def _chosen(engine: Engine, name: str) -> int:
+    """How many elements lead to the container's address, whatever port was chosen."""
+    text = subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
+    own = engine.inspect(name)["NetworkSettings"]["IPAddress"]
+    return len(set(re.findall(r"(?:tcp|udp) \. \d+ : %s \. 809[89]" % re.escape(own), text)))
+
+
 HARD = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 # option: (one value, another, what is seen of it, what else the task says)
 LIVE: dict[str, tuple[Any, Any, Callable[[Engine, str], Any], dict[str, Any]]] = {
@@ -103,7 +110,7 @@ LIVE: dict[str, tuple[Any, Any, Callable[[Engine, str], Any], dict[str, Any]]] =
     "dns_search_domains": (["one.example"], ["two.example"], text("/etc/resolv.conf", "search"), {}),
     "links": (["lv-peer:db"], ["lv-peer:cache"], text("/etc/hosts", "172.17."), {}),
     "published_ports": (["18201:80"], ["18201:81", "127.0.0.1:18202:80/udp"], published, {}),
-    "publish_all_ports": (True, None, lambda e, n: _chosen(e, n), {"exposed_ports": ["8099", "8098/udp"]}),
+    "publish_all_ports": (True, None, _chosen, {"exposed_ports": ["8099", "8098/udp"]}),
     "volumes": (
         ["lv-a:/data"],
         ["lv-a:/data", "lv-b:/more:ro", "/etc:/host:ro"],
@@ -124,13 +131,6 @@ LIVE: dict[str, tuple[Any, Any, Callable[[Engine, str], Any], dict[str, Any]]] =
         {},
     ),
 }
-
-
-def _chosen(engine: Engine, name: str) -> int:
-    """How many elements lead to the container's address, whatever port was chosen."""
-    text = subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
-    own = engine.inspect(name)["NetworkSettings"]["IPAddress"]
-    return len(set(re.findall(r"(?:tcp|udp) \. \d+ : %s \. 809[89]" % re.escape(own), text)))
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -285,3 +287,32 @@ def test_two_hundred_bad_requests_do_not_disturb_the_monitor(engine):
             sock.connect(path)
             sock.sendall([b"", b"{", b"nonsense\n", b'{"op": "nosuch"}\n', b'{"op": "kill"}\n', b"[]\n"][number % 6])
     assert engine.exec(cid, "echo", "hi").stdout == b"hi\n"
+
+
+def test_a_container_that_ends_while_it_is_updated_is_updated_all_the_same(engine):
+    cid = engine.start("sleep 100")
+    monitor = engine.runtime.state(cid)["monitor_pid"]
+    os.kill(monitor, signal.SIGSTOP)  # it takes the request and answers nothing
+    result = []
+
+    def update():
+        engine.runtime.update(cid, {"stop_timeout": 77})
+        result.append(True)
+
+    thread = threading.Thread(target=update)
+    thread.start()
+    try:
+        engine.until(lambda: _unread(engine.paths.container_run(cid) + "/monitor.sock"))
+    finally:
+        os.kill(engine.runtime.state(cid)["pid"], signal.SIGKILL)
+        os.kill(monitor, signal.SIGKILL)
+    thread.join(30)
+    assert result == [True]
+    with open(engine.paths.container(cid) + "/run.json") as stream:
+        assert json.load(stream)["stop_timeout"] == 77
+
+
+def _unread(path):
+    """Whether somebody has connected to the socket and waits to be accepted."""
+    with open("/proc/net/unix") as lines:
+        return sum(line.rstrip().endswith(path) for line in lines) > 1

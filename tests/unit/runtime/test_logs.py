@@ -265,6 +265,19 @@ def test_a_rotation_that_the_disk_does_not_allow_changes_nothing(tmp_path, drive
     assert text(log.path, tail=1) == "after\n"
 
 
+def dying_after(calls, work):
+    """``work``, so many times; then the process dies."""
+    left = [calls]
+
+    def run():
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        work()
+
+    return run
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
 @settings(max_examples=40, deadline=None)
 @given(st.data())
@@ -280,15 +293,7 @@ def test_a_crash_after_any_byte_of_a_write_repeats_and_loses_nothing(tmp_path_fa
             log.write("stdout", b"\n")
         note, left = log.pump.note, data.draw(st.integers(0, 6))
 
-        budget = [left]
-
-        def dying(note=note, budget=budget):
-            budget[0] -= 1
-            if budget[0] < 0:
-                raise KeyboardInterrupt
-            note()
-
-        log.pump.note = dying
+        log.pump.note = dying_after(left, note)
         chunk = b"".join(b"%d\n" % next(numbers) for _n in range(data.draw(st.integers(1, 400))))
         chunk += b"x" * data.draw(st.sampled_from([0, 0, 20000])) + b"\n%d" % next(numbers)
         try:
