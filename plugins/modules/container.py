@@ -243,6 +243,20 @@ options:
       mac_address:
         description: The MAC address of its interface.
         type: str
+      links:
+        description:
+          - Other containers on this network that this one finds by another name, each as C(CONTAINER[:ALIAS]).
+        type: list
+        elements: str
+      driver_opts:
+        description:
+          - Options of this one interface. There is C(com.docker.network.endpoint.ifname), its name in the container.
+        type: dict
+      gw_priority:
+        description:
+          - The network with the highest number gives the container its default route. Without numbers, or with the
+            same, it is the first by name that has both address families.
+        type: int
   published_ports:
     description:
       - Ports of the container that the host passes on, each as C([[ADDRESS:]PORT:]CONTAINER_PORT[/PROTOCOL]). Ranges

@@ -39,6 +39,9 @@ NETWORK: Table = {
     "ipv4_address": {"type": "str"},
     "ipv6_address": {"type": "str"},
     "mac_address": {"type": "str"},
+    "links": {"type": "list", "elements": "str"},
+    "driver_opts": {"type": "dict"},
+    "gw_priority": {"type": "int"},
 }
 
 RATE_SIZE: Table = {

@@ -185,14 +185,18 @@ def _enable_ipv6(sandbox: Sandbox, ifname: str) -> None:
             write_sysctl(path + "disable_ipv6", "0")
 
 
-def gateway_networks(networks: Sequence[NetworkRecord]) -> dict[int, NetworkRecord]:
-    """Address family → the network that gives the default route: first by name among those that are not internal and
-    have the family, one with both families before one with a single one (libnetwork ``Endpoint.Less``)."""
+def gateway_networks(members: Sequence[tuple[NetworkRecord, EndpointRecord]]) -> dict[int, NetworkRecord]:
+    """Address family → the network that gives the default route: the highest priority, then the first by name among
+    those that are not internal and have the family, one with both families before one with a single one (libnetwork
+    ``Endpoint.Less``)."""
     from . import bridge
 
-    open_ones = sorted((n for n in networks if not bridge.internal(n)), key=lambda n: (-_families(n), n.name))
+    open_ones = sorted(
+        ((endpoint.priority, network) for network, endpoint in members if not bridge.internal(network)),
+        key=lambda one: (-one[0], -_families(one[1]), one[1].name),
+    )
     chosen: dict[int, NetworkRecord] = {}
-    for network in open_ones:
+    for _priority, network in open_ones:
         for subnet in network.subnets:
             if subnet["gateway"]:
                 chosen.setdefault(10 if ":" in str(subnet["subnet"]) else 2, network)
@@ -213,7 +217,7 @@ def gateway_of(network: NetworkRecord, family: int) -> str:
 def wanted_routes(members: Sequence[tuple[NetworkRecord, EndpointRecord]]) -> dict[int, tuple[str, str]]:
     """Family → (gateway, interface)."""
     wanted = {}
-    for family, network in gateway_networks([network for network, _endpoint in members]).items():
+    for family, network in gateway_networks(members).items():
         ifname = next(endpoint.ifname for _network, endpoint in members if endpoint.network_id == network.id)
         wanted[family] = (gateway_of(network, family), ifname)
     return wanted
@@ -264,7 +268,7 @@ def port_targets(records: Sequence[PortRecord], members: Sequence[tuple[NetworkR
     from .firewall import ports_for
 
     addresses: dict[int, Optional[str]] = {}
-    for family, network in gateway_networks([network for network, _endpoint in members]).items():
+    for family, network in gateway_networks(members).items():
         record = next(endpoint for _network, endpoint in members if endpoint.network_id == network.id)
         addresses[family] = record.ipv6 if family == 10 else record.ipv4
     return [

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..store.state import Store
 
 _TRIES = 64
+IFNAME_OPTION = "com.docker.network.endpoint.ifname"
 
 
 class Wanted(NamedTuple):
@@ -30,6 +31,8 @@ class Wanted(NamedTuple):
     ipv4: Optional[str]
     ipv6: Optional[str]
     mac: str
+    ifname: str
+    priority: int
 
 
 def check(network: NetworkRecord, asked: Mapping[str, Any]) -> Wanted:
@@ -48,7 +51,14 @@ def check(network: NetworkRecord, asked: Mapping[str, Any]) -> Wanted:
                 "network-scoped alias is supported only for containers in user defined networks", path="networks"
             )
     mac = asked.get("mac_address")
-    return Wanted(aliases, static["ipv4_address"], static["ipv6_address"], ipam.check_mac(str(mac)) if mac else "")
+    return Wanted(
+        aliases,
+        static["ipv4_address"],
+        static["ipv6_address"],
+        ipam.check_mac(str(mac)) if mac else "",
+        str((asked.get("driver_opts") or {}).get(IFNAME_OPTION) or ""),
+        int(asked.get("gw_priority") or 0),
+    )
 
 
 def put(
@@ -107,9 +117,10 @@ def _choose(
         ipv6=ipv6,
         mac=mac,
         aliases=wanted.aliases,
-        ifname=ifname,
+        ifname=wanted.ifname or ifname,
         position=position,
         static=bool(wanted.ipv4 or wanted.ipv6),
+        priority=wanted.priority,
     )
 
 
@@ -118,8 +129,9 @@ def _used(store: Store, network: NetworkRecord, container_id: str) -> set[str]:
     return {a for e in leases if e.container_id != container_id for a in (e.ipv4, e.ipv6) if a}
 
 
-def free_ifname(network: NetworkRecord, endpoints: Sequence[EndpointRecord]) -> str:
-    taken = {endpoint.ifname for endpoint in endpoints}
+def free_ifname(network: NetworkRecord, endpoints: Sequence[EndpointRecord], names: Sequence[str] = ()) -> str:
+    """``names``: those that other networks of the container ask for."""
+    taken = {*names, *(endpoint.ifname for endpoint in endpoints)}
     prefix = option(network, PREFIX_OPTION) or "eth"
     number = 0
     while "%s%d" % (prefix, number) in taken:
@@ -149,10 +161,11 @@ def plan(
         for network_id in [i for i in have if i not in wanted_ids]:
             store.networks.remove_endpoint(container_id, network_id)
             del have[network_id]
+        names = [wanted.ifname for _network, wanted in pairs if wanted.ifname]
         records = []
         for position, (network, wanted) in enumerate(pairs):
             before = have.get(network.id)
-            ifname = before.ifname if before else free_ifname(network, list(have.values()))
+            ifname = before.ifname if before else free_ifname(network, list(have.values()), names)
             record = put(store, container_id, network, wanted, position=position, ifname=ifname, before=before)
             have[network.id] = record
             records.append(record)

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFound, UsageError
 from . import publishing
@@ -17,15 +17,27 @@ if TYPE_CHECKING:
     from .publishing import Member
 
 
+def wanted(spec: Mapping[str, Any]) -> list[dict[str, str]]:
+    """``links`` of the container and of its networks: ``{name, alias, network?}``."""
+    found = list(spec.get("links") or ())
+    for network in spec.get("networks") or ():
+        found += [{**link, "network": network["name"]} for link in network.get("links") or ()]
+    return found
+
+
 def named(store: Store, container: ContainerRecord, members: Sequence[Member]) -> ContainerRecord:
     """``container`` with its links among ``etc_hosts``; its own entries win. Raises ``NotFound``, ``UsageError``."""
     names: dict[str, str] = {}
     mine = {network.id for network, _record in members}
-    for link in container.spec["links"]:
+    for link in wanted(container.spec):
         other = store.containers.get(link["name"])
         if other is None:
             raise NotFound("links: No such container: %s" % link["name"], step="links", path="links")
-        shared = [record for network, record in publishing.members(store, other.id) if network.id in mine]
+        shared = [
+            record
+            for network, record in publishing.members(store, other.id)
+            if network.id in mine and link.get("network") in (None, network.name)
+        ]
         if not shared:
             raise UsageError("links: %s is on no network of this container" % other.name, step="links", path="links")
         address = shared[0].ipv4 or shared[0].ipv6 or ""

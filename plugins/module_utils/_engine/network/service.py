@@ -214,7 +214,7 @@ class NetworkService:
         network may say on which address ports are published (host_binding_ipv4)."""
         from . import ports
 
-        gateway = endpoint.gateway_networks([network for network, _record in self._members(container_id)]).get(2)
+        gateway = endpoint.gateway_networks(self._members(container_id)).get(2)
         binding = bridge.option(gateway, bridge.HOST_BINDING_OPTION) if gateway is not None else None
         return ports.resolve(self.store, container_id, published, host_ip=binding or "")
 
@@ -437,7 +437,8 @@ class NetworkService:
 
     def _with_links(self, container: ContainerRecord, members: Sequence[Member]) -> ContainerRecord:
         """``links`` as names in hosts: the addresses of other containers on a network both are on."""
-        if not container.spec.get("links"):
+        spec = container.spec
+        if not spec.get("links") and not any(network.get("links") for network in spec.get("networks") or ()):
             return container
         from . import links
 

@@ -463,12 +463,10 @@ def endpoint(option: str, value: dict[str, Any]) -> dict[str, Any]:
             if (":" in clean) is not colon or not clean:
                 raise bad("%s.%s" % (option, key), value[key], "is an address of the other family")
             out[key] = clean
-    if value.get("mac_address"):
-        raw = value["mac_address"].lower().replace("-", ":")
-        octets = raw.split(":")
-        if len(octets) != 6 or any(len(o) != 2 or set(o) - set("0123456789abcdef") for o in octets):
-            raise bad(option + ".mac_address", value["mac_address"], "is not a MAC address")
-        out["mac_address"] = raw
+    if any(value.get(key) for key in ("mac_address", "links", "driver_opts", "gw_priority")):
+        from . import values_linux
+
+        out.update(values_linux.endpoint_more(option, value))
     return out
 
 

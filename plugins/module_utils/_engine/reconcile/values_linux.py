@@ -58,6 +58,29 @@ def link(option: str, text: str) -> dict[str, str]:
     return {"name": name, "alias": alias or name}
 
 
+_ENDPOINT_OPTIONS = ("com.docker.network.endpoint.ifname",)
+
+
+def endpoint_more(option: str, value: dict[str, Any]) -> dict[str, Any]:
+    """What few entries of ``networks`` have: ``mac_address``, ``links``, ``driver_opts`` and ``gw_priority``."""
+    out: dict[str, Any] = {}
+    if value.get("mac_address"):
+        out["mac_address"] = mac_address(option + ".mac_address", value["mac_address"])
+    if value.get("links"):
+        out["links"] = [link("%s.links[%d]" % (option, index), text) for index, text in enumerate(value["links"])]
+    for name, text in (value.get("driver_opts") or {}).items():
+        where = "%s.driver_opts" % option
+        if name not in _ENDPOINT_OPTIONS:
+            raise bad(where, name, "is not known; there is %s" % ", ".join(_ENDPOINT_OPTIONS))
+        # The kernel's rule, dev_valid_name: 15 bytes, no slash, colon or space, neither "." nor "..".
+        if not 0 < len(str(text).encode()) < 16 or set(str(text)) & set("/: \t\n\0%") or text in (".", "..", "lo"):
+            raise bad("%s[%s]" % (where, name), text, "is not the name of an interface")
+        out.setdefault("driver_opts", {})[name] = str(text)
+    if value.get("gw_priority"):
+        out["gw_priority"] = int(value["gw_priority"])
+    return out
+
+
 def volumes_from(option: str, text: str) -> dict[str, Any]:
     """``CONTAINER[:ro|rw]``."""
     name, colon, mode = str(text).partition(":")

@@ -268,7 +268,8 @@ def _network_settings(
         network = task.store.networks.get(endpoint.network_id)
         if network is None:
             continue
-        networks[network.name] = shown = _endpoint(record, endpoint, network.subnets, up)
+        asked: dict[str, Any] = next((n for n in record.spec.get("networks", []) if n["name"] == network.name), {})
+        networks[network.name] = shown = _endpoint(record, endpoint, network.subnets, up, asked)
         shown["NetworkID"] = network.id
         if network.name == "bridge":
             bridge = shown
@@ -304,18 +305,20 @@ def _network_settings(
     }
 
 
-def _endpoint(record: ContainerRecord, endpoint: EndpointRecord, subnets: Any, up: bool) -> dict[str, Any]:
+def _endpoint(
+    record: ContainerRecord, endpoint: EndpointRecord, subnets: Any, up: bool, asked: dict[str, Any]
+) -> dict[str, Any]:
     v4 = next((s for s in subnets if ":" not in s["subnet"]), None)
     v6 = next((s for s in subnets if ":" in s["subnet"]), None)
     prefix4 = int(v4["subnet"].partition("/")[2]) if v4 and endpoint.ipv4 else 0
     prefix6 = int(v6["subnet"].partition("/")[2]) if v6 and endpoint.ipv6 else 0
     return {
         "IPAMConfig": {"IPv4Address": endpoint.ipv4} if endpoint.static and endpoint.ipv4 else None,
-        "Links": None,
+        "Links": ["%s:%s" % (link["name"], link["alias"]) for link in asked.get("links", [])] or None,
         "Aliases": endpoint.aliases or None,
         "MacAddress": endpoint.mac,
-        "DriverOpts": None,
-        "GwPriority": 0,
+        "DriverOpts": asked.get("driver_opts"),
+        "GwPriority": endpoint.priority,
         "NetworkID": "",
         "EndpointID": record.id if up else "",
         "Gateway": v4["gateway"] or "" if v4 else "",

@@ -109,19 +109,22 @@ class LiveUpdate:
                 self._monitor(record)
 
     def _networks(self, record: ContainerRecord) -> None:
-        """Leave networks no longer wanted, join the new ones; one whose settings changed is left and joined."""
+        """Leave networks no longer wanted, join the new ones; one where the container gets another interface is left
+        and joined, one where it is only known by other names is not."""
         task, service = self._task, self._task.network
         wanted = {network["name"]: network for network in record.spec.get("networks", [])}
         other = self._old if record is self._new else self._new
         have = {network["name"]: network for network in other.spec.get("networks", [])}
         for name, network in have.items():
-            if wanted.get(name) != network:
+            if _place(wanted.get(name)) != _place(network):
                 found = task.store.networks.get(name)
                 if found is not None:
                     service.disconnect(record.id, found)
         for name, network in wanted.items():
             if have.get(name) != network:
                 service.connect(record.id, network)
+        if self._running and any(n.get("links") for n in (*wanted.values(), *have.values())):
+            service.rewrite_files(record)
 
     def _mounts(self, record: ContainerRecord) -> None:
         if record is self._old:
@@ -154,6 +157,13 @@ class LiveUpdate:
         if self._running:
             task.network.publish(record.id)
             task.runtime.update(record.id, {"reserve": make.reserve_settings(task, record)})
+
+
+def _place(network: Optional[dict[str, Any]]) -> Any:
+    """What of an entry of ``networks`` the interface is made of."""
+    if network is None:
+        return None
+    return [network.get(key) for key in ("ipv4_address", "ipv6_address", "mac_address", "driver_opts")]
 
 
 def refine(task: Task, record: ContainerRecord, spec: dict[str, Any], found: list[Difference]) -> list[Difference]:

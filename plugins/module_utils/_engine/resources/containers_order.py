@@ -71,6 +71,9 @@ def _dependencies(params: dict[str, Any]) -> dict[str, tuple[str, str]]:
     for option in ("volumes_from", "links"):
         for text in params.get(option) or ():
             found.setdefault(str(text).partition(":")[0], ("implied", "started" if option == "links" else "ended"))
+    for network in params.get("networks") or ():
+        for text in network.get("links") or ():
+            found.setdefault(str(text).partition(":")[0], ("implied", "started"))
     for entry in params.get("depends_on") or ():
         found[entry["name"]] = ("asked", entry["condition"])
     return found

@@ -13,7 +13,7 @@ from .db import Database, Row, damaged, dumps, loads, readable
 from .records import EndpointRecord, NetworkRecord, PortRecord
 
 _COLUMNS = "id, name, driver, spec, subnets, created_at"
-_ENDPOINT = "container_id, network_id, ipv4, ipv6, mac, aliases, ifname, position, static"
+_ENDPOINT = "container_id, network_id, ipv4, ipv6, mac, aliases, ifname, position, static, priority"
 _PORT = "container_id, host_ip, host_port, protocol, container_port"
 _UPDATABLE = frozenset(("driver", "name", "spec", "subnets"))
 _JSON = frozenset(("spec", "subnets"))
@@ -127,16 +127,16 @@ class Networks:
     def put_endpoint(self, record: EndpointRecord) -> EndpointRecord:
         """Insert or replace the container's endpoint in that network. Raises ``Conflict`` "Address already in use"
         naming the owner, ``NotFound`` when container or network have no row."""
-        row = (*record[:5], dumps(record.aliases), record.ifname, record.position, int(record.static))
+        row = (*record[:5], dumps(record.aliases), record.ifname, record.position, int(record.static), record.priority)
         with self._db.transaction():
             self._check_addresses(record)
             try:
                 self._db.execute(
-                    "INSERT INTO endpoints (%s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                    "INSERT INTO endpoints (%s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
                     " ON CONFLICT (container_id, network_id) DO UPDATE"
                     " SET ipv4 = excluded.ipv4, ipv6 = excluded.ipv6, mac = excluded.mac,"
                     " aliases = excluded.aliases, ifname = excluded.ifname, position = excluded.position,"
-                    " static = excluded.static" % _ENDPOINT,
+                    " static = excluded.static, priority = excluded.priority" % _ENDPOINT,
                     row,
                 )
             except Conflict:
@@ -232,7 +232,7 @@ def _row(record: NetworkRecord) -> Row:
 
 def _endpoint(row: Row) -> EndpointRecord:
     aliases = loads(row[5], "an endpoint of container %s" % row[0])
-    return EndpointRecord(row[0], row[1], row[2], row[3], row[4], aliases, row[6], row[7], bool(row[8]))
+    return EndpointRecord(row[0], row[1], row[2], row[3], row[4], aliases, row[6], row[7], bool(row[8]), int(row[9]))
 
 
 def _record(row: Row) -> NetworkRecord:

@@ -81,6 +81,7 @@ class EndpointRecord(NamedTuple):
     ifname: str
     position: int
     static: bool
+    priority: int = 0  # for the default route; the highest wins
 
 
 class PortRecord(NamedTuple):

@@ -68,4 +68,7 @@ _EVENT_ORIGIN = (
     "CREATE UNIQUE INDEX events_origin ON events(origin) WHERE origin IS NOT NULL",
 )
 
-MIGRATIONS: list[Sequence[str]] = [_BASE, _ASKED_TAGS, _EVENT_ORIGIN]
+# Which of a container's networks gives it the default route, before all rules.
+_GATEWAY_PRIORITY = ("ALTER TABLE endpoints ADD COLUMN priority INTEGER NOT NULL DEFAULT 0",)
+
+MIGRATIONS: list[Sequence[str]] = [_BASE, _ASKED_TAGS, _EVENT_ORIGIN, _GATEWAY_PRIORITY]
