@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.engine import Engine
-from helpers.fake_registry import FakeRegistry
+from helpers.fake_registry import FakeRegistry, Handler
 from helpers.images import Image, build_image, build_index, host_architecture, layer
 
 pytestmark = pytest.mark.root
@@ -73,7 +73,21 @@ def test_every_blob_of_a_new_image_is_asked_for_once(engine: Engine, registry: F
     assert engine.run("image", name=name)["changed"]
     told = asked(registry)
     assert told.count("GET blobs") == 4 and told.count("GET manifests") == 2  # config and layers; index and manifest
-    assert set(told) == {"HEAD manifests", "GET manifests", "GET blobs"} and told.count("HEAD manifests") <= 2
+    assert set(told) == {"HEAD manifests", "GET manifests", "GET blobs"} and told.count("HEAD manifests") == 1
+
+
+def test_what_the_plan_found_is_pulled_though_the_tag_moves_meanwhile(engine: Engine, registry: FakeRegistry) -> None:
+    first, second = image(), image("two")
+    name = registry.add("team/app", "1", first)
+
+    def move(_handler: Handler, _path: str) -> bool:
+        registry.add("team/app", "1", second)
+        return False
+
+    registry.script("/manifests/" + first.top, move)
+    result = engine.run("image", name=name)
+    assert result["image"]["Id"] == first.id
+    assert engine.run("image", name=name, pull="always")["image"]["Id"] == second.id
 
 
 def test_a_moved_tag_costs_its_new_layers_only(engine: Engine, registry: FakeRegistry) -> None:

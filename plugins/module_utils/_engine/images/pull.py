@@ -114,10 +114,11 @@ def pull_report(
     platform: Union[str, Platform, None] = None,
     progress: Optional[Hook] = None,
     policy: Optional[Policy] = None,
+    digest: Optional[str] = None,
 ) -> PullReport:
-    """As ``pull``, with what it took. ``policy`` is held against the signatures before a manifest is read.
-    ``progress`` is called with an event at most four times a second, from any thread
-    (``progress.Progress`` tells its shape).
+    """As ``pull``, with what it took. ``policy`` is held against the signatures before a manifest is read. ``digest``
+    is what ``check`` has just found: that is pulled, and the tag is not asked for again. ``progress`` is called with an
+    event at most four times a second, from any thread (``progress.Progress`` tells its shape).
 
     Raises ``UsageError`` (platform), ``NotFound`` (reference or platform), ``AuthError``, ``RegistryError``,
     ``IntegrityError``, ``UntrustedError``, ``Unsupported`` (artifact, compression), ``DiskFull``.
@@ -128,9 +129,11 @@ def pull_report(
     if record is not None and reference.digest and policy is None:
         return PullReport(record, reference.digest, False, 0, len(record.layers), [], watch.total())
     warnings: list[str] = []
+    found = [digest] if digest else []
 
     def attempt(client: RegistryClient, source: Reference) -> PullReport:
-        digest = resolving.current_digest(client, source)
+        # Found at the first place that answers. Another one, asked when that fails, has its own mind.
+        digest = found.pop() if found else resolving.current_digest(client, source)
         if policy is not None:
             policy.require(client, source, reference, digest)
         if record is not None and _known(store, reference, digest, record):

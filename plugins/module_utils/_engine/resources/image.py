@@ -80,7 +80,7 @@ def _present_by_pull(task: Task, plan: Plan, name: str, before: Optional[ImageRe
         return before
     made: list[ImageRecord] = []
     why = "missing" if before is None else "the registry has %s" % answer.digest
-    plan.add(image_choice.pull_operation(task, name, why, made.append))
+    plan.add(image_choice.pull_operation(task, name, why, made.append, answer.digest))
     if task.check_mode:
         return None
     plan.apply()

@@ -62,7 +62,7 @@ def choose(task: Task, plan: Plan) -> ImageChoice:
         choice.new_id = image.id
 
     why = "missing" if record is None else "the registry has a newer one"
-    plan.add(pull_operation(task, text, why, took))
+    plan.add(pull_operation(task, text, why, took, answer.digest))
     return choice
 
 
@@ -158,20 +158,23 @@ def verify_present(task: Task, text: str, record: ImageRecord) -> None:
     pulling.require_present(task.store, transport(task), reference.parse(text), record, wanted)
 
 
-def pull_operation(task: Task, text: str, why: str, took: Callable[[ImageRecord], object]) -> Operation:
-    """The pull as a step of a plan. ``took`` gets the image; the step's detail tells what it took: ``digest``,
-    ``received`` (bytes), ``layers_reused``, ``seconds`` per phase, and with ``verify`` what it was ``verified`` by."""
+def pull_operation(
+    task: Task, text: str, why: str, took: Callable[[ImageRecord], object], digest: Optional[str] = None
+) -> Operation:
+    """The pull of what ``check`` found, as a step of a plan. ``took`` gets the image; the step's detail tells what it
+    took: ``digest``, ``received`` (bytes), ``layers_reused``, ``seconds`` per phase, and with ``verify`` what it was
+    ``verified`` by."""
     detail: dict[str, Any] = {}
 
     def execute() -> None:
-        record, report = pull(task, text)
+        record, report = pull(task, text, digest)
         detail.update(report)
         took(record)
 
     return Operation("pull", "image", text, execute, why=why, detail=detail)
 
 
-def pull(task: Task, text: str) -> tuple[ImageRecord, dict[str, Any]]:
+def pull(task: Task, text: str, digest: Optional[str] = None) -> tuple[ImageRecord, dict[str, Any]]:
     """Pull in a process of its own: downloads run in threads, and this process may fork later."""
     from ..images import pull as pulling
     from ..images import reference
@@ -190,6 +193,7 @@ def pull(task: Task, text: str) -> tuple[ImageRecord, dict[str, Any]]:
                 transport=transport(task),
                 progress=hook,
                 policy=policy,
+                digest=digest,
             )
         told: dict[str, Any] = {
             "digest": report.digest,
