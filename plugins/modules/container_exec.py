@@ -45,10 +45,10 @@ options:
     description: The command as a string, which is split into words as a shell would, without expanding anything.
     type: str
   chdir:
-    description: Directory in the container to run it in. The container's own, unless given.
+    description: Absolute path of the directory in the container to run it in. The container's own, unless given.
     type: str
   detach:
-    description: Leave the command running and do not wait for it.
+    description: Leave the command running and do not wait for it. Its output is lost, and it has no O(stdin).
     type: bool
     default: false
   user:
@@ -75,8 +75,17 @@ options:
     description: Environment variables, beside those of the container.
     type: dict
   timeout:
-    description: How many seconds it may take. It is killed and the task fails after that.
+    description:
+      - How many seconds it may take. After that the task fails, and the command is killed with everything it has
+        started, what has become independent of it included. (On hosts without any cgroup v2 hierarchy, what is in its
+        session.)
     type: float
+  privileged:
+    description:
+      - Run it with all capabilities, as C(docker exec --privileged) does. Devices, seccomp and what is hidden in
+        C(/proc) stay as the container has them.
+    type: bool
+    default: false
 seealso:
   - module: wharf.engine.container
   - module: wharf.engine.container_logs
@@ -115,8 +124,15 @@ rc:
   returned: O(detach=false)
   type: int
   sample: 0
+pid:
+  description: The command's process number on the host.
+  returned: success
+  type: int
+  sample: 4711
 exec_id:
-  description: ID that the command had, or has while it runs.
+  description: >-
+    ID that the command had. While something of it runs, it is among C(ExecIDs) of M(wharf.engine.container_info), and
+    its processes are in a cgroup of that name.
   returned: success
   type: str
   sample: 9c1d2e3f4a5b69788796a5b4c3d2e1f09c1d2e3f4a5b69788796a5b4c3d2e1f0

@@ -329,6 +329,7 @@ EXEC: Table = {
     "tty": {"type": "bool", "default": False},
     "env": {"type": "dict"},
     "timeout": {"type": "float"},
+    "privileged": {"type": "bool", "default": False},
 }
 
 LOGS: Table = {

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from ..runtime.execspec import ExecSpec
 
 
+_REMEDIES = {"paused": "with paused false unpauses", "restarting": "starts"}
+
+
 def run(task: Task) -> dict[str, Any]:
     params = task.params
-    argv = _argv(params)
+    spec = _spec(params, _argv(params))
     record = task.store.containers.get(params["container"])
     if record is None:
         raise NotFound(
@@ -33,14 +36,14 @@ def run(task: Task) -> dict[str, Any]:
             "Container %s is %s, it must be running to execute something in it" % (record.name, facts["status"]),
             step="exec",
             subject="container %s" % record.name,
-            hint="start it with wharf.engine.container",
+            hint="wharf.engine.container %s it" % _REMEDIES.get(facts["status"], "with state started starts"),
         )
     if task.check_mode:
         return {"changed": True, "skipped_reason": "check mode: nothing was executed"}
     detach = bool(params.get("detach"))
-    result = task.runtime.exec(record.id, _spec(params, argv), _stdin(params), detach=detach)
+    result = task.runtime.exec(record.id, spec, _stdin(params), detach=detach)
     if detach:
-        return {"changed": True, "pid": result.pid}
+        return {"changed": True, "pid": result.pid, "exec_id": result.exec_id}
     if result.timed_out:
         raise TimedOut(
             "The command did not end within %g seconds and was killed" % params["timeout"],
@@ -73,15 +76,27 @@ def _failure(name: str, code: int) -> dict[str, Any]:
 
 
 def _spec(params: dict[str, Any], argv: list[str]) -> ExecSpec:
+    """Raises ``UsageError``."""
     from ..runtime.execspec import ExecSpec
 
+    timeout, chdir = params.get("timeout"), params.get("chdir")
+    if timeout is not None and not timeout > 0:
+        raise values.bad("timeout", timeout, "is no time that a command could take")
+    if chdir is not None and not chdir.startswith("/"):
+        raise values.bad("chdir", chdir, "is not an absolute path")
+    if params.get("detach") and params.get("stdin") is not None:
+        raise UsageError("stdin cannot be given to a command that is left to itself (detach)", path="stdin")
+    for option, text in [("chdir", chdir), ("user", params.get("user")), *(("argv", word) for word in argv)]:
+        if text is not None and "\0" in text:
+            raise UsageError("%s holds a NUL byte" % option, step="validate", path=option)
     return ExecSpec(
         argv=argv,
         env=["%s=%s" % item for item in values.env("env", params.get("env")).items()],
-        cwd=params.get("chdir"),
-        user=params.get("user"),
+        cwd=chdir,
+        user=params.get("user") or None,  # Docker takes "" for the container's own
         tty=bool(params.get("tty")),
-        timeout=params.get("timeout"),
+        timeout=timeout,
+        privileged=bool(params.get("privileged")),
     )
 
 
@@ -95,7 +110,7 @@ def _stdin(params: dict[str, Any]) -> bytes:
 
 
 def _result(params: dict[str, Any], result: ExecResult) -> dict[str, Any]:
-    out: dict[str, Any] = {"changed": True, "rc": result.exit_code, "pid": result.pid}
+    out: dict[str, Any] = {"changed": True, "rc": result.exit_code, "pid": result.pid, "exec_id": result.exec_id}
     for name, data in (("stdout", result.stdout), ("stderr", result.stderr)):
         text = data.decode("utf-8", "replace")
         out[name] = text.rstrip("\r\n") if params.get("strip_empty_ends", True) else text

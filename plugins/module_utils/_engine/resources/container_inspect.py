@@ -45,7 +45,7 @@ def inspect(task: Task, record: ContainerRecord) -> dict[str, Any]:
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": apparmor.shown(apparmor_profile(record.spec)),
-        "ExecIDs": None,
+        "ExecIDs": _exec_ids(task, record, facts),
         "HostConfig": _host_config(task, record),
         "GraphDriver": {
             "Data": {"ID": record.id, "UpperDir": directory + "/upper", "WorkDir": directory + "/work"},
@@ -55,6 +55,29 @@ def inspect(task: Task, record: ContainerRecord) -> dict[str, Any]:
         "Config": _config(record, config, make.container_hostname(task, record), image),
         "NetworkSettings": _network_settings(task, record, facts, config),
     }
+
+
+def _exec_ids(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> Optional[list[str]]:
+    """As the kernel has them: every exec is a cgroup of its own, for as long as something of it runs."""
+    if facts["status"] not in ("running", "paused"):
+        return None
+    from ..kernel.cgroups import Cgroup
+
+    directory = Cgroup(task.layout, make.cgroup_path(task, record)).unified()
+    try:
+        names = os.listdir(directory) if directory else []
+    except FileNotFoundError:  # it ended this instant
+        return None
+    found = [name[5:] for name in names if name.startswith("exec-") and len(name) == 5 + 64]
+    return sorted(name for name in found if _populated("%s/exec-%s" % (directory, name))) or None
+
+
+def _populated(directory: str) -> bool:
+    try:
+        with open(directory + "/cgroup.events", encoding="ascii") as stream:
+            return "populated 1" in stream.read()
+    except OSError:  # gone
+        return False
 
 
 def process_arguments(spec: dict[str, Any], config: dict[str, Any]) -> list[str]:

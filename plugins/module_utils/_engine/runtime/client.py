@@ -40,6 +40,7 @@ class ExecResult(NamedTuple):
     stderr: bytes
     pid: int
     timed_out: bool
+    exec_id: str = ""
 
 
 class Runtime:

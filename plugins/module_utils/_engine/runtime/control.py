@@ -5,8 +5,9 @@
 
 Requests (``op``): ``state``; ``stop {signal, timeout, manual, hooks}``; ``kill {signal}``; ``start``; ``pause``,
 ``unpause``; ``update {changes}``; ``wait {condition: exited | healthy | running}``; ``exec {argv, env, user, groups,
-cwd, tty, timeout}`` with three descriptors for 0, 1, 2 (none: /dev/null), answered by ``{started, pid}`` (with a tty
-the master's descriptor comes along) and at its end ``{exit_code, timed_out}``; ``exec_signal {pid, signal}``;
+cwd, tty, timeout, privileged}`` with three descriptors for 0, 1, 2 (none: /dev/null), answered by ``{started, pid,
+exec_id}`` (with a tty the master's descriptor comes along) and at its end ``{exit_code, timed_out}``;
+``exec_signal {pid, signal}``;
 ``ports {offset}``: a few of the sockets that reserve published ports, ``{held: [[host_ip, port, protocol, how many
 descriptors]], more}``; ``hold {held}``: keep such sockets, which come along.
 Answers: ``{state}``, ``{ok}``, or ``{error}`` as in ``wire``.
@@ -208,18 +209,22 @@ class Control:
             cwd=message.get("cwd"),
             tty=bool(message.get("tty")),
             timeout=message.get("timeout"),
+            privileged=bool(message.get("privileged")),
+            id=os.urandom(32).hex(),
         )
         if not spec.argv:
             raise UsageError("No command to execute", step="exec", path="command")
         stdio = (fds[0], fds[1], fds[2]) if len(fds) == 3 else (-1, -1, -1)
-        exec_id = os.urandom(32).hex()
+        exec_id = spec.id
 
         def started(error: Optional[WharfError], pid: int, terminal: int) -> None:
             if error is not None:
                 self._answer(client, {"error": wire.error_to_dict(error)})
             else:
                 tell(self.monitor, "exec_start", execID=exec_id)
-                self._answer(client, {"started": True, "pid": pid}, (terminal,) if terminal >= 0 else ())
+                self._answer(
+                    client, {"started": True, "pid": pid, "exec_id": exec_id}, (terminal,) if terminal >= 0 else ()
+                )
 
         def ended(code: int) -> None:
             timed_out = code == TIMED_OUT

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn, Optional
 
 from ..errors import KernelError, StartError
-from ..kernel import apparmor
+from ..kernel import apparmor, capabilities
 from ..kernel.cgroups import Cgroup
 from ..kernel.syscalls import (
     CLONE_NEWCGROUP,
@@ -117,6 +117,8 @@ class _Exec:
         self.interpreter = interpreter
         self.leaf, self.joined, self.profile = place
         self.process = target.config["process"]
+        if spec.privileged:
+            self.process = {**self.process, "capabilities": _everything()}
         self.mapped: Optional[userns.Mapped] = None
         if userns.wanted(target.config):
             self.mapped = userns.Mapped(target.pidfd, *userns.maps(target.config))
@@ -217,6 +219,12 @@ class _Exec:
             env.setdefault("TERM", "xterm")
         finalize.set_umask(self.process)
         finalize.execute(self.spec.argv, env, self.interpreter)
+
+
+def _everything() -> dict[str, list[str]]:
+    """As Docker's ``exec --privileged``: all capabilities; seccomp, devices and masked paths stay the container's."""
+    names = capabilities.resolve(privileged=True)
+    return {"bounding": names, "effective": names, "permitted": names, "inheritable": [], "ambient": []}
 
 
 def _main(work: _Exec) -> NoReturn:

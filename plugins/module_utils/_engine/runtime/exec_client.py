@@ -37,6 +37,7 @@ class _Session:
         self.output: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
         self.sizes = {"stdout": 0, "stderr": 0}
         self.pid = 0
+        self.exec_id = ""
         self.terminal = -1
         self.exit: Optional[dict[str, Any]] = None
 
@@ -100,6 +101,7 @@ class _Session:
                 raise wire.error_from_dict(message["error"])
             if "started" in message:
                 self.pid = message["pid"]
+                self.exec_id = message.get("exec_id", "")
                 for fd in self.reader.fds:
                     self._attach(fd)
                 self.reader.fds = []
@@ -190,6 +192,7 @@ def run(
             b"".join(session.output["stderr"]),
             session.pid,
             bool(end.get("timed_out")),
+            session.exec_id,
         )
     finally:
         session.close()

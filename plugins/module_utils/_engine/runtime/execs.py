@@ -20,6 +20,7 @@ from . import wire
 from .loop import Loop, Timer
 
 TIMED_OUT = -1
+_DYING = 0.25
 
 OnStart = Callable[[Optional[WharfError], int, int], None]  # error or None, pid, terminal master or -1
 OnExit = Callable[[int], None]  # exit code, TIMED_OUT
@@ -61,6 +62,7 @@ class Execs:
         self.cgroup = cgroup
         self._running: dict[int, _Running] = {}
         self._count = 0
+        self._left: list[str] = []  # leaves that something still runs in
 
     def start(
         self,
@@ -72,8 +74,9 @@ class Execs:
     ) -> None:
         """Begin an exec. ``on_start`` is called once, later; ``on_exit`` once after a start without error. The caller
         may close ``stdio`` as soon as this returns. Raises ``WharfError`` when not even the clone worked."""
+        self._tidy()
         self._count += 1
-        leaf = "exec-%d-%d" % (os.getpid(), self._count)
+        leaf = "exec-" + (spec.id or "%d-%d" % (os.getpid(), self._count))
         self.cgroup.add_leaf(leaf)
         try:
             started = execution.spawn(self.kernel, target, spec, stdio, leaf)
@@ -196,15 +199,28 @@ class Execs:
         if running.timer is not None:
             running.timer.cancel()
         self._remove_leaf(running.leaf)
+        if running.timed_out and self._left:  # the others die as fast as it did, but not before it
+            self.loop.after(_DYING, self._tidy)
         if running.started:
             running.on_exit(TIMED_OUT if running.timed_out else code if code is not None else 255)
 
     def _remove_leaf(self, leaf: str) -> None:
         """Only an empty one: what an exec left running in the background goes on, as under Docker."""
+        if not self._rmdir(leaf):
+            self._left.append(leaf)
+
+    def _tidy(self) -> None:
+        """Leaves whose last process has ended meanwhile; what is still in use goes with the container's cgroup."""
+        self._left = [leaf for leaf in self._left if not self._rmdir(leaf)]
+
+    def _rmdir(self, leaf: str) -> bool:
         directory = self.cgroup.unified(leaf)
         if directory is None:
-            return
+            return True
         try:
             os.rmdir(directory)
-        except OSError:  # EBUSY: removed with the container's cgroup
-            pass
+        except FileNotFoundError:
+            return True
+        except OSError:  # EBUSY
+            return False
+        return True

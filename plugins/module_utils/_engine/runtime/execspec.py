@@ -11,7 +11,8 @@ from typing import NamedTuple, Optional
 
 class ExecSpec(NamedTuple):
     """What to run. ``env``: ``KEY=value`` lines on top of the container's; ``user`` None: the container's own; ``cwd``
-    None: the container's; ``timeout`` in seconds, after which the process and its children are killed."""
+    None: the container's; ``timeout`` in seconds, after which the process and its children are killed; ``privileged``:
+    with every capability; ``id``: what the exec is called, by its cgroup too."""
 
     argv: Sequence[str]
     env: Sequence[str] = ()
@@ -20,3 +21,5 @@ class ExecSpec(NamedTuple):
     cwd: Optional[str] = None
     tty: bool = False
     timeout: Optional[float] = None
+    privileged: bool = False
+    id: str = ""
