@@ -27,10 +27,13 @@ from helpers.signing import (
     signature_manifest,
     statement,
 )
-from module_utils._engine.errors import UntrustedError, UsageError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from module_utils._engine.errors import RegistryError, UntrustedError, UsageError
 from module_utils._engine.images import pull as pulling
 from module_utils._engine.images.reference import parse
 from module_utils._engine.images.trust import policy as policies
+from module_utils._engine.images.trust import signatures
 from module_utils._engine.kernel.syscalls import Kernel
 from module_utils._engine.paths import Paths
 from module_utils._engine.registry.transport import Transport
@@ -296,6 +299,52 @@ def test_a_signed_text_that_cannot_be_read_is_refused_with_its_fault(
     refused(store, registry, "malformed", words)
 
 
+WORDS = [
+    "mediaType",
+    "dsseEnvelope",
+    "payload",
+    "payloadType",
+    "signatures",
+    "sig",
+    "verificationMaterial",
+    "certificate",
+]
+WORDS += ["critical", "type", "identity", "docker-reference", "image", "docker-manifest-digest", "subject", "digest"]
+WORDS += ["sha256", "name", "predicateType", "_type"]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.just("application/vnd.in-toto+json"),
+    lambda below: (
+        st.lists(below, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(WORDS),
+            below,
+            max_size=6,
+        )
+    ),
+    max_leaves=30,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(JSON, st.booleans())
+def test_no_document_breaks_a_reader(document: Any, known: bool) -> None:
+    """Whatever a registry serves as a signature, it is one that can be judged, or is refused with its fault."""
+    if known and isinstance(document, dict):
+        document["mediaType"] = "application/vnd.dev.sigstore.bundle.v0.3+json"
+        document["dsseEnvelope"] = {
+            "payloadType": "application/vnd.in-toto+json",
+            "payload": base64.b64encode(json.dumps(document).encode()).decode(),
+            "signatures": [{"sig": "AAAA"}],
+        }
+    text = json.dumps(document).encode()
+    for reader in (signatures._bundle, signatures._simple):
+        try:
+            found = reader("here", text, {"dev.cosignproject.cosign/signature": "AAAA"})
+        except (RegistryError, signatures._Unreadable):
+            continue
+        assert found.digests and not found.fault
+
+
 def test_strange_things_under_the_signatures_tag_are_refused(store: Store, registry: FakeRegistry) -> None:
     tag = ("team/app", IMAGE.top.replace(":", "-") + ".sig")
     registry.manifests[tag] = (b'{"schemaVersion": 2, "manifests": []}', OCI["index"])
@@ -315,8 +364,6 @@ def test_strange_things_under_the_signatures_tag_are_refused(store: Store, regis
 
 
 def test_a_registry_that_does_not_answer_about_signatures_is_no_consent(store: Store, registry: FakeRegistry) -> None:
-    from module_utils._engine.errors import RegistryError
-
     registry.script(".sig", fake.status(403, b"{}"), times=100)
     with pytest.raises(RegistryError):
         pulling.check(store, transport(), parse(registry.host + "/team/app:1"), policy=policy(store))
