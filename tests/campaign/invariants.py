@@ -22,13 +22,15 @@ from campaign.model import Slot
 MOUNTS = "/proc/self/mountinfo"
 
 
-def all_of(engine: Engine, slots: list[Slot], mounts: set[str]) -> list[str]:
+def all_of(engine: Engine, slots: list[Slot], mounts: set[str], orphaned: bool) -> list[str]:
+    """``orphaned``: monitors and spawner were killed, so a job that went on meanwhile is nobody's child any more, and
+    255 (nobody was told) is the truth about its end."""
     shown = {c["Name"][1:]: c for c in engine.run("container_info")["containers"]}
     return [
         *store_is_sound(engine),
         *nothing_is_left(engine, shown, mounts),
         *network_agrees(engine, shown),
-        *containers_are_as_wanted(shown, slots),
+        *containers_are_as_wanted(shown, slots, {255} if orphaned else set()),
         *volumes_are_whole(engine, slots),
         *logs_have_every_line(engine, shown, slots),
     ]
@@ -120,7 +122,7 @@ def network_agrees(engine: Engine, shown: dict[str, Any]) -> Iterator[str]:
         yield from ("firewall: %s" % what for what in service.publishing.differences())
 
 
-def containers_are_as_wanted(shown: dict[str, Any], slots: Iterable[Slot]) -> Iterator[str]:
+def containers_are_as_wanted(shown: dict[str, Any], slots: Iterable[Slot], unknown: set[int]) -> Iterator[str]:
     wanted = {slot.name: slot for slot in slots if slot.state != "absent"}
     yield from _difference("container", set(shown), set(wanted), both=True)
     for name, slot in wanted.items():
@@ -133,7 +135,7 @@ def containers_are_as_wanted(shown: dict[str, Any], slots: Iterable[Slot]) -> It
         if container["HostConfig"]["Memory"] != slot.memory << 20:
             yield "%s has another memory limit" % name
         if slot.kind == "job":
-            yield from exit_code_is_true(slot, state, {slot.code})
+            yield from exit_code_is_true(slot, state, {slot.code} | unknown)
         elif state["Running"] != (slot.state == "started"):
             yield "%s is %s, and should be %s" % (name, state["Status"], slot.state)
 

@@ -115,7 +115,7 @@ class Campaign:
         try:
             self._everything(engine)
             self._settle(engine)
-            left = invariants.all_of(engine, self.slots, self.mounts) + self._again(engine)
+            left = invariants.all_of(engine, self.slots, self.mounts, fault == "everything") + self._again(engine)
         except WharfError as error:
             left = ["the next task failed: %s" % error]
         for sentence in left:
