@@ -111,6 +111,51 @@ def test_commit_export_and_changes_tell_the_ids_of_the_image(shared: Engine, tmp
         assert shared.sh(name, "stat -c %u:%g /root/f /root/d") == "1000:50\n0:0"
 
 
+def test_a_container_on_a_copy_of_its_image_commits_and_exports_the_same(fresh: Engine, tmp_path: Path) -> None:
+    """As on a kernel that cannot mount layers with other ids: the copy is made beforehand, and used as it is there."""
+    from module_utils._engine.kernel.syscalls import Kernel
+    from module_utils._engine.resources import container_make
+    from module_utils._engine.resources.task import Task
+    from module_utils._engine.storage import shifted
+
+    script = "echo x >/root/f; chown 1000:50 /root/f; chmod 700 /srv"
+    digests = {}
+    for name in ("mapped", "copied"):
+        fresh.container(name, command=SLEEP, userns_mode="auto", state="present")
+        with Task({"state_dir": fresh.paths.state, "run_dir": fresh.paths.run}) as task:
+            record = task.store.containers.by_name(name)
+            image = task.store.images.get(record.image_id) if record else None
+            assert record is not None and image is not None
+            owners = container_userns.owners(record)
+            assert owners is not None
+            if name == "copied":
+                place = task.paths.container(record.id) + "/" + shifted.NAME
+                shifted._copy(Kernel(), container_make.layer_paths(task, image), place, owners)
+        fresh.run("container", name=name, state="started")
+        fresh.sh(name, script)
+        assert fresh.sh(name, "stat -c %u:%g /bin/busybox /root/f") == "0:0\n1000:50"
+        fresh.sh(name, "touch -d '2020-01-01 00:00:00' /root/f /root /srv")
+        fresh.run("container_export", container=name, path=str(tmp_path / (name + ".tar")))
+        kinds = {
+            c["Path"]: c["Kind"] for c in fresh.run("container_info", name=name, changes=True)["container"]["Changes"]
+        }
+        assert kinds == {"/root": 0, "/root/f": 1, "/srv": 0}
+        made = fresh.run("container_commit", container=name, name=name + ":1")["image"]
+        digests[name] = made["RootFS"]["Layers"][-1]
+    listed = []
+    for name in ("mapped", "copied"):
+        with tarfile.open(str(tmp_path / (name + ".tar"))) as tar:
+            listed.append({(m.name, m.uid, m.gid, m.mode, m.size) for m in tar.getmembers()})
+    assert listed[0] == listed[1]
+    assert digests["mapped"] == digests["copied"]
+    identity = fresh.inspect("copied")["Id"]
+    assert fresh.run("host_info", disk_usage=True)["host"]["disk_usage"]["containers"]["disk"] > os.path.getsize(
+        "/bin/busybox"
+    )
+    fresh.run("container", name="copied", state="absent", force_kill=True)
+    assert not os.path.exists(fresh.paths.container(identity))
+
+
 def test_a_health_check_and_a_mount_added_live_run_inside(shared: Engine, tmp_path: Path) -> None:
     os.chown(tmp_path, 1000, 50)
     check = {"test": ["CMD-SHELL", "test $(id -u) = 0 && touch /root/probed"], "interval": "100ms"}

@@ -57,12 +57,22 @@ class Runtime:
         while True:
             known = statefile.read(path)
             if known is None:
-                return statefile.blank(container)
+                return self._told_by_monitor(container) or statefile.blank(container)
             if known["status"] in ("running", "paused") and statefile.process_alive(known):
                 return known
             if not statefile.unrecorded(known) or time.monotonic() >= deadline:
                 return statefile.present(known)
             time.sleep(0.002)
+
+    def _told_by_monitor(self, container: str) -> Optional[dict[str, Any]]:
+        """Where state.json is there but damaged: a monitor knows better, and writes it again. None without one."""
+        if not os.path.exists(self.paths.container(container) + "/state.json"):
+            return None
+        try:
+            state: dict[str, Any] = self._ask(container, {"op": "state"}, 5.0)["state"]
+            return state
+        except (WharfError, OSError, KeyError):  # it watches no more: then nothing is known
+            return None
 
     def is_monitored(self, container: str) -> bool:
         """False for a running container whose monitor was killed: ``adopt`` it."""
@@ -265,8 +275,8 @@ class Runtime:
             with open(self.paths.container(container) + "/run.json", "rb") as stream:
                 import json
 
-                path = json.loads(stream.read()).get("cgroup") or path
-        except (FileNotFoundError, ValueError):
+                path = json.loads(stream.read())["cgroup"] or path
+        except (FileNotFoundError, ValueError, TypeError, KeyError):  # damaged: then where it usually is
             pass
         cgroup = Cgroup(Layout.detect(), path)
         try:

@@ -21,7 +21,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import UnhealthyError, UsageError, WharfError
-from . import wire
+from . import statefile, wire
 from .execs import TIMED_OUT
 from .execspec import ExecSpec
 from .tell import tell
@@ -127,6 +127,8 @@ class Control:
             self._answer(client, {"error": wire.error_to_dict(error, "control")})
 
     def _op_state(self, client: _Client, _message: dict[str, Any], _fds: list[int]) -> None:
+        if statefile.read(self.monitor.directory + "/state.json") is None:
+            self.monitor.save()
         self._answer(client, {"state": self.monitor.state})
 
     def _op_stop(self, client: _Client, message: dict[str, Any], _fds: list[int]) -> None:

@@ -38,6 +38,8 @@ from .kept import Kept
 # What can be asked of clone3: the mount and cgroup namespaces come later, from inside (see init.join_namespaces).
 _AT_CLONE = {"pid": CLONE_NEWPID, "ipc": CLONE_NEWIPC, "uts": CLONE_NEWUTS, "network": CLONE_NEWNET}
 _START_TIMEOUT = 60.0
+_NEEDED = {"config.json": ("process", "linux", "mounts"), "run.json": ("cgroup", "layers")}
+_AGAIN = "A container's files are made again when it is started: restart it."
 
 
 class Child(NamedTuple):
@@ -145,12 +147,17 @@ def load_json(path: str) -> dict[str, Any]:
     """config.json or run.json. Raises ``NotFound``, ``StartError``."""
     try:
         with open(path, "rb") as stream:
-            value: dict[str, Any] = json.loads(stream.read())
-            return value
+            value: Any = json.loads(stream.read())
     except FileNotFoundError:
         raise NotFound("The container has no %s" % path, step="load", path=path) from None
     except ValueError as error:
-        raise StartError("%s is damaged: %s" % (path, error), step="load", path=path) from error
+        raise StartError("%s is damaged: %s" % (path, error), step="load", path=path, hint=_AGAIN) from error
+    found: dict[str, Any] = value if isinstance(value, dict) else {}
+    missing = [key for key in _NEEDED.get(path.rpartition("/")[2], ()) if key not in found]
+    if missing:
+        words = "%s is damaged: there is no %s in it" % (path, " and no ".join(missing))
+        raise StartError(words, step="load", path=path, hint=_AGAIN)
+    return found
 
 
 def as_start_error(error: WharfError) -> StartError:
