@@ -18,6 +18,7 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ENGINE = os.path.join(REPOSITORY, "plugins", "module_utils", "_engine")
 LAUNCHER = os.path.join(REPOSITORY, "roles", "host", "files", "wharf_oci.py")
 PACKAGE = "wharf_runtime"
+_FIRST = ("__init__.py", "_engine/__init__.py", "_engine/bytecode.py", "_engine/oci/__init__.py", "_engine/oci/slim.py")
 
 
 def build(directory: str, name: str = "wharf-oci") -> str:
@@ -38,7 +39,7 @@ def build(directory: str, name: str = "wharf-oci") -> str:
     from module_utils._engine import bytecode
 
     bytecode.write(code, sorted(names), PACKAGE, final)
-    for path in ("__init__.py", "_engine/__init__.py", "_engine/bytecode.py"):  # what is imported before it is in use
+    for path in _FIRST:  # what is imported before it is in use
         whole = os.path.join(code, PACKAGE, path)
         py_compile.compile(whole, dfile=whole, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     shutil.rmtree(final, ignore_errors=True)

@@ -88,7 +88,7 @@ def docker(runtime, root_directory):
             caller.call("rm", "-f", *ids)
         daemon.terminate()
         daemon.wait(60)
-        subprocess.run("umount -R %s/* 2>/dev/null; true" % run, shell=True, check=False)
+        _unmount_below(data, run)
         shutil.rmtree(data, ignore_errors=True)
         shutil.rmtree(run, ignore_errors=True)
         _remove_cgroups("wharf-callers")
@@ -109,10 +109,19 @@ def podman(runtime):
     )  # fmt: skip
     yield caller
     caller.call("rm", "-fa", "-t", "0")
-    subprocess.run("umount -R %s/* %s/root/* 2>/dev/null; true" % (run, data), shell=True, check=False)
+    _unmount_below(data, run)
     for path in (data, run, run + "-tmp"):
         shutil.rmtree(path, ignore_errors=True)
     _remove_cgroups("libpod_parent")
+
+
+def _unmount_below(*directories):
+    """What the callers themselves leave mounted: a network namespace of dockerd's, podman's overlays."""
+    with open("/proc/self/mountinfo") as lines:
+        points = [line.split(" ")[4] for line in lines]
+    for point in reversed(points):
+        if point.startswith(tuple(directory + "/" for directory in directories)):
+            subprocess.run(["umount", "-l", point], check=False)
 
 
 def _remove_cgroups(name):

@@ -50,10 +50,8 @@ def test_the_confinement_is_dockers(docker):
 
 def test_mounts_devices_and_limits_are_the_same_as_under_runc(docker):
     # Which hierarchies of a hybrid host are shown is each runtime's own choice.
-    script = (
-        "cut -d' ' -f2 /proc/mounts | grep -v -e unified -e systemd | sort; ls /dev | sort; "
-        "cat /proc/self/limits; env | grep -v HOSTNAME | sort"
-    )
+    script = "cut -d' ' -f2 /proc/mounts | grep -v -e unified -e systemd | sort; ls /dev | sort; "
+    script += "cat /proc/self/limits; env | grep -v HOSTNAME | sort"
     own, other = (
         docker.must("run", "--runtime", name, "--network", "none", "--rm", "box", "sh", "-c", script)
         for name in ("wharf", "runc")

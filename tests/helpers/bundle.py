@@ -20,6 +20,7 @@ from module_utils._engine.oci import template
 PLUGINS = os.path.normpath(os.path.join(os.path.dirname(__file__), "../../plugins"))
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); sys.dont_write_bytecode = True; "
+    "from module_utils._engine.oci import slim; slim.install(); "
     "from module_utils._engine.oci.main import main; sys.exit(main(sys.argv[1:]))"
 )
 COMMAND = [sys.executable, "-I", "-S", "-c", _BOOT, PLUGINS]

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.util import MAGIC_NUMBER
 from typing import Any, Optional
 
+# As importlib.util has it, which brings four more modules along.
+MAGIC_NUMBER: bytes = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
 _HEAD = b"wharf modules 1\n"
 
 

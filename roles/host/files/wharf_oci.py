@@ -17,6 +17,9 @@ else:
 
     fcntl.flock(lock, fcntl.LOCK_SH)  # a task that brings a newer engine removes this one only when nobody runs it
 sys.path.insert(0, root)
+from wharf_runtime._engine.oci import slim
+
+slim.install()
 from wharf_runtime._engine import bytecode
 
 bytecode.find_in(root)

@@ -29,7 +29,7 @@ def signal_number(word: str) -> int:
     name = name if name.startswith("SIG") else "SIG" + name
     base, plus, offset = name.partition("+")
     found = getattr(signal, base, None) if base[3:4] != "_" else None
-    if isinstance(found, signal.Signals) and (not plus or (offset.isdigit() and base == "SIGRTMIN")):
+    if isinstance(found, int) and (not plus or (offset.isdigit() and base == "SIGRTMIN")):
         number = int(found) + int(offset or 0)
         if number <= _LAST:
             return number

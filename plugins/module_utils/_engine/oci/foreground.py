@@ -15,11 +15,12 @@ from ..kernel import pidfd as pidfds
 if TYPE_CHECKING:
     from .launch import Child
 
-_NOT_FORWARDED = {
-    signal.SIGCHLD, signal.SIGURG, signal.SIGPIPE, signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGFPE,
-    signal.SIGILL, signal.SIGBUS,
-}  # fmt: skip
-_HANGUP = select.POLLHUP | select.POLLERR
+_NOT_FORWARDED = frozenset(
+    (
+        signal.SIGCHLD, signal.SIGURG, signal.SIGPIPE, signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGFPE,
+        signal.SIGILL, signal.SIGBUS,
+    )
+)  # fmt: skip
 
 
 class Catcher:
@@ -30,8 +31,9 @@ class Catcher:
         for fd in (self.read, self.write):
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(self.write, warn_on_full_buffer=False)
-        for number in set(signal.Signals) - _NOT_FORWARDED:
-            signal.signal(number, _nothing)
+        for number in range(1, signal.NSIG):
+            if number not in _NOT_FORWARDED and number not in (32, 33):  # those two are glibc's own
+                signal.signal(number, _nothing)
         signal.signal(signal.SIGCHLD, _nothing)
 
     def close(self) -> None:

@@ -15,8 +15,7 @@ so that they belong to it. The pid namespace stays the host's: only what reboot(
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
 from ..errors import KernelError, StartError
@@ -136,19 +135,24 @@ def make_files_as_root_inside(kernel: Kernel, mapped: Optional[Mapped]) -> None:
         raise KernelError.wrap(error, "Cannot make files as the container's root", step="userns") from error
 
 
-@contextmanager
-def acting_as_root_inside(kernel: Kernel, mapped: Mapped) -> Iterator[None]:
-    """With its effective ids, too: the owner of a namespace's sysctls, which no capability stands in for."""
-    os.setegid(mapped.gid(0))
-    os.seteuid(mapped.uid(0))
-    kernel.prctl(PR_SET_DUMPABLE, 0)  # a change of ids resets it
-    try:
-        yield
-    finally:
+class acting_as_root_inside:
+    """With its effective ids, too: the owner of a namespace's sysctls, which no capability stands in for. A class,
+    because ``contextlib`` would be one more import of everybody who starts a container."""
+
+    def __init__(self, kernel: Kernel, mapped: Mapped) -> None:
+        self.kernel = kernel
+        self.mapped = mapped
+
+    def __enter__(self) -> None:
+        os.setegid(self.mapped.gid(0))
+        os.seteuid(self.mapped.uid(0))
+        self.kernel.prctl(PR_SET_DUMPABLE, 0)  # a change of ids resets it
+
+    def __exit__(self, *_exc: object) -> None:
         os.seteuid(0)
         os.setegid(0)
-        kernel.prctl(PR_SET_DUMPABLE, 0)
-        kernel.set_fs_ids(mapped.uid(0), mapped.gid(0))
+        self.kernel.prctl(PR_SET_DUMPABLE, 0)
+        self.kernel.set_fs_ids(self.mapped.uid(0), self.mapped.gid(0))
 
 
 def enter(kernel: Kernel, mapped: Optional[Mapped], *, renew: bool = True) -> None:
