@@ -17,6 +17,9 @@ import time
 import pytest
 from module_utils._engine.errors import StartError
 from module_utils._engine.kernel import procfs
+from module_utils._engine.kernel.idmap import Range
+from module_utils._engine.kernel.syscalls import Kernel
+from module_utils._engine.runtime import rootfs
 from module_utils._engine.runtime.execspec import ExecSpec
 
 HOST_ROOT = (os.stat("/").st_dev, os.stat("/").st_ino)
@@ -154,3 +157,55 @@ def test_the_starting_process_of_a_joined_container_is_reaped(engine):
     cid = engine.start("sleep 100", pid_mode="container:" + other)
     monitor = engine.runtime.state(cid)["monitor_pid"]
     engine.until(lambda: procfs.children(monitor) == [engine.runtime.state(cid)["pid"]])
+
+
+class BeforeLinux618(Kernel):
+    """procfs could not be made of another pid namespace than one's own."""
+
+    def new_fs(self, fstype, options=(), attrs=0):
+        if any(key == "pidns" for key, _value in options):
+            raise OSError(22, "Invalid argument", fstype)
+        return super().new_fs(fstype, options, attrs)
+
+
+def shown_proc(pid):
+    """In a process of its own, as only one without threads can visit a mount namespace: what its pid 1 is, or why
+    not."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            ns = ["/proc/%d/ns/%s" % (pid, name) for name in ("pid", "mnt")]
+            mount = {"of": ns, "options": ["nosuid", "noexec", "nodev"], "source": "proc", "destination": "/proc"}
+            proc = rootfs._proc_of(BeforeLinux618(), mount)
+            fd = os.open("1/cmdline", os.O_RDONLY, dir_fd=proc)
+            os.write(write, os.read(fd, 1000))
+        except BaseException as error:
+            os.write(write, ("%s: %s" % (type(error).__name__, error)).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as stream:
+        answer = stream.read().decode()
+    os.waitpid(child, 0)
+    return answer
+
+
+@pytest.mark.parametrize(
+    "userns", [None, {"uids": [Range(0, 1879048192, 65536)], "gids": [Range(0, 1879048192, 65536)]}]
+)
+def test_before_linux_618_the_others_proc_is_shown_once_it_is_sure_to_be_that(engine, userns):
+    """With a user namespace the kernel locks what masks it together with it: then that comes along."""
+    other = engine.start("exec sleep 4321", userns=userns)
+    answer = shown_proc(engine.runtime.state(other)["pid"])
+    assert answer == "sleep\x004321\x00"
+
+
+def test_before_linux_618_a_proc_that_is_not_the_containers_own_is_refused(engine):
+    asked = {"capabilities": ["SYS_ADMIN"], "security_opts": ["seccomp=unconfined", "apparmor=unconfined"]}
+    script = "mkdir -p /tmp/p; mount -t tmpfs none /proc; echo ready >/tmp/ready; exec sleep 1000"
+    other = engine.start(script, **asked)
+    ready = engine.paths.container(other) + "/upper/tmp/ready"
+    engine.until(lambda: os.path.exists(ready))
+    answer = shown_proc(engine.runtime.state(other)["pid"])
+    assert "Cannot show the processes" in answer or "not its own" in answer, answer
