@@ -393,6 +393,46 @@ options:
             description: File mode of its root in octal, quoted, such as V("1777"). For
               O(containers[].mounts[].type=tmpfs).
             type: str
+          tmpfs_options:
+            description:
+              - Further options, each a dictionary with one key, such as V(exec) with no value or V(uid) with a number.
+                For
+                O(containers[].mounts[].type=tmpfs).
+            type: list
+            elements: dict
+          subpath:
+            description:
+              - Mount only this file or directory of the volume. It must exist when the container starts, and links in
+                it
+                do not lead out of the volume. For O(containers[].mounts[].type=volume).
+            type: str
+          labels:
+            description: Labels of a volume that does not exist yet. For O(containers[].mounts[].type=volume).
+            type: dict
+          volume_driver:
+            description: There is V(local). For O(containers[].mounts[].type=volume).
+            type: str
+          volume_options:
+            description: Refused when not empty, because V(local) takes none. For O(containers[].mounts[].type=volume).
+            type: dict
+          create_mountpoint:
+            description: Make O(containers[].mounts[].source) a directory when there is nothing. For
+              O(containers[].mounts[].type=bind).
+            type: bool
+          non_recursive:
+            description: Leave out what is mounted below O(containers[].mounts[].source). For
+              O(containers[].mounts[].type=bind).
+            type: bool
+          read_only_non_recursive:
+            description: Refused. What is mounted below a read-only bind is read-only, too.
+            type: bool
+          read_only_force_recursive:
+            description: It is always so. Accepted for playbooks that have it.
+            type: bool
+          consistency:
+            description: Without effect on Linux. Accepted for playbooks that have it.
+            type: str
+            choices: [cached, consistent, default, delegated]
       tmpfs:
         description:
           - Mounts of memory in short form, each as C(TARGET[:OPTION,...]) with options such as V(size=64m),
@@ -462,6 +502,31 @@ options:
           - Changing it replaces the container.
         type: list
         elements: str
+      device_requests:
+        description:
+          - What Docker passes to a vendor's hook. Refused with the name of the driver, because a container without the
+            GPU
+            that it asked for is not what was asked for. Use O(containers[].devices).
+        type: list
+        elements: dict
+        suboptions:
+          capabilities:
+            description: What the device must be able to do.
+            type: list
+            elements: list
+          count:
+            description: How many.
+            type: int
+          device_ids:
+            description: Which ones.
+            type: list
+            elements: str
+          driver:
+            description: Whose hook it is for.
+            type: str
+          options:
+            description: For the hook.
+            type: dict
       device_cgroup_rules:
         description:
           - Rules for devices that the container may make and use, each as C(TYPE MAJOR:MINOR ACCESS), such as V(c 42:*
@@ -755,7 +820,13 @@ options:
           test:
             description:
               - A list that begins with V(CMD) or V(CMD-SHELL), or V([NONE]) for none, or a string for a shell.
+              - Without it, the image's check is used, with what else is given here.
             type: raw
+          test_cli_compatible:
+            description:
+              - With V(false) and without O(containers[].healthcheck.test), there is no health check, as with
+                M(community.docker.docker_container).
+            type: bool
           interval:
             description: Time between two checks, such as V(30s) or V(1m30s).
             type: str

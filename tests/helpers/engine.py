@@ -63,7 +63,7 @@ class Engine:
             raise AssertionError("no such option: %s" % unknown)
         filled.update(params, state_dir=self.paths.state, run_dir=self.paths.run)
         for name, option in spec.items():
-            if option.get("elements") == "dict" and filled[name]:
+            if option.get("elements") == "dict" and option.get("options") and filled[name]:
                 filled[name] = [_complete(option["options"], item) for item in filled[name]]
         return dispatch(noun, filled, check_mode=check, diff=True)
 
@@ -153,7 +153,7 @@ class Engine:
 def _complete(options: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
     filled = {**{name: option.get("default") for name, option in options.items()}, **item}
     for name, option in options.items():
-        if option.get("elements") == "dict" and filled[name]:
+        if option.get("elements") == "dict" and option.get("options") and filled[name]:
             filled[name] = [_complete(option["options"], below) for below in filled[name]]
     return filled
 

@@ -12,6 +12,7 @@ from .common import VERIFY, Table
 
 HEALTHCHECK: Table = {
     "test": {"type": "raw"},
+    "test_cli_compatible": {"type": "bool"},
     "interval": {"type": "str"},
     "timeout": {"type": "str"},
     "start_period": {"type": "str"},
@@ -31,6 +32,24 @@ MOUNT: Table = {
     "no_copy": {"type": "bool"},
     "tmpfs_size": {"type": "str"},
     "tmpfs_mode": {"type": "str"},
+    "tmpfs_options": {"type": "list", "elements": "dict"},
+    "subpath": {"type": "str"},
+    "labels": {"type": "dict"},
+    "volume_driver": {"type": "str"},
+    "volume_options": {"type": "dict"},
+    "create_mountpoint": {"type": "bool"},
+    "non_recursive": {"type": "bool"},
+    "read_only_non_recursive": {"type": "bool"},
+    "read_only_force_recursive": {"type": "bool"},
+    "consistency": {"type": "str", "choices": ["cached", "consistent", "default", "delegated"]},
+}
+
+DEVICE_REQUEST: Table = {
+    "capabilities": {"type": "list", "elements": "list"},
+    "count": {"type": "int"},
+    "device_ids": {"type": "list", "elements": "str"},
+    "driver": {"type": "str"},
+    "options": {"type": "dict"},
 }
 
 NETWORK: Table = {
@@ -194,6 +213,13 @@ CONFIG: Table = {
     "pid_mode": {"type": "str", "compare": "scalar", "change": "replace"},
     "uts": {"type": "str", "compare": "scalar", "change": "replace"},
     "userns_mode": {"type": "str", "compare": "scalar", "change": "replace"},
+    "device_requests": {  # refused, with the reason
+        "type": "list",
+        "elements": "dict",
+        "options": DEVICE_REQUEST,
+        "compare": "ignore",
+        "change": "ignore",
+    },
     "device_cgroup_rules": {
         "normal": "device_rule",
         "type": "list",

@@ -258,6 +258,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "runtime": ("runc", "its own runtime"),
     "storage_opts": ({"size": "1g"}, "no quota"),
     "userns_mode": ("automatic", "is none of"),
+    "device_requests": ([{"driver": "nvidia", "count": -1}], "'nvidia'"),
     "volume_driver": ("nfs", "no driver"),
     "mac_address": ("01:00:00:00:00:01", "multicast"),
     "cgroup_parent": ("../../etc", "not the path of a cgroup"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from module_utils._engine.errors import UsageError
-from module_utils._engine.reconcile import values
+from module_utils._engine.reconcile import values, values_linux
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,11 @@ def test_a_bad_volume_is_refused(text: str) -> None:
 
 
 def test_an_unknown_tmpfs_option_is_refused_and_known_ones_are_kept() -> None:
-    assert values.tmpfs_mount("tmpfs[0]", "/run:size=64m,mode=1770,exec") == {
+    assert values_linux.tmpfs_mount("tmpfs[0]", "/run:size=64m,mode=1770,exec") == {
         "type": "tmpfs", "target": "/run", "tmpfs_size": 64 << 20, "tmpfs_mode": 0o1770, "options": ["exec"],
     }  # fmt: skip
     with pytest.raises(UsageError, match="bogus"):
-        values.tmpfs_mount("tmpfs[0]", "/run:bogus=1")
+        values_linux.tmpfs_mount("tmpfs[0]", "/run:bogus=1")
 
 
 def test_cpusets_are_compared_by_what_they_mean() -> None:
@@ -131,7 +131,7 @@ def test_values_that_yaml_would_have_rewritten_are_refused() -> None:
 def test_no_text_makes_a_parser_fail_other_than_by_usage_error(text: str) -> None:
     for function in (
         values.size, values.duration, values.published_port, values.exposed_port, values.volume_mount,
-        values.tmpfs_mount, values.ulimit, values.device, values.cpuset, values.octal, values.volume_name,
+        values_linux.tmpfs_mount, values.ulimit, values.device, values.cpuset, values.octal, values.volume_name,
     ):  # fmt: skip
         try:
             function("option", text)

@@ -289,6 +289,14 @@ def object_name(option: str, text: str, what: str) -> str:
     return text
 
 
+_ONLY = {
+    **dict.fromkeys(("propagation", "create_mountpoint", "non_recursive"), "bind"),
+    **dict.fromkeys(("no_copy", "subpath", "labels", "volume_driver", "volume_options"), "volume"),
+    **dict.fromkeys(("tmpfs_size", "tmpfs_mode", "tmpfs_options"), "tmpfs"),
+}
+_MORE = (*_ONLY, "read_only_non_recursive", "read_only_force_recursive")  # rare
+
+
 def mount(option: str, value: dict[str, Any]) -> dict[str, Any]:
     """An entry of ``mounts``."""
     kind = value["type"]
@@ -309,17 +317,16 @@ def mount(option: str, value: dict[str, Any]) -> dict[str, Any]:
         out["source"] = volume_name(option + ".source", source)
     else:
         out.update(source="", anonymous=True)
-    for key, kinds in (
-        ("propagation", "bind"),
-        ("no_copy", "volume"),
-        ("tmpfs_size", "tmpfs"),
-        ("tmpfs_mode", "tmpfs"),
-    ):
+    for key, kinds in _ONLY.items():
         if value.get(key) is not None and kind != kinds:
             raise bad("%s.%s" % (option, key), value[key], "is for %s mounts, not for %s" % (kinds, kind))
     for key in ("read_only", "propagation", "no_copy"):
         if value.get(key):
             out[key] = value[key]
+    if any(value.get(key) for key in _MORE):
+        from . import values_linux
+
+        out.update(values_linux.mount_more(option, value))
     return _check_mount(option, out)
 
 
@@ -337,29 +344,6 @@ def octal(option: str, text: Any) -> int:
     if not 0 <= number <= 0o7777:
         raise bad(option, text, "is not an octal file mode")
     return number
-
-
-def tmpfs_mount(option: str, text: str) -> dict[str, Any]:
-    """``TARGET[:size=64m,mode=1770,exec,...]``."""
-    target, _colon, flags = str(text).partition(":")
-    out: dict[str, Any] = {"type": "tmpfs", "target": absolute(option, target)}
-    rest = []
-    for flag in filter(None, flags.split(",")):
-        key, _equals, value = flag.partition("=")
-        if key == "size":
-            out["tmpfs_size"] = size(option, value)
-        elif key == "mode":
-            out["tmpfs_mode"] = octal(option, value)
-        elif key in ("ro", "rw"):
-            if key == "ro":
-                out["read_only"] = True
-        elif key in ("exec", "noexec", "suid", "nosuid", "dev", "nodev", "nr_inodes", "nr_blocks", "uid", "gid"):
-            rest.append(flag)
-        else:
-            raise bad(option, text, "has the unknown tmpfs option %r" % flag)
-    if rest:
-        out["options"] = sorted(rest)
-    return out
 
 
 _ULIMITS = (
@@ -473,6 +457,8 @@ def endpoint(option: str, value: dict[str, Any]) -> dict[str, Any]:
 def healthcheck(option: str, value: dict[str, Any]) -> dict[str, Any]:
     """``{test: [...], interval, timeout, start_period, start_interval (ns), retries}``; a string test is a shell's."""
     test = value.get("test")
+    if test is None and value.get("test_cli_compatible") is False:
+        test = "NONE"
     if isinstance(test, str):
         test = ["NONE"] if test == "NONE" else ["CMD-SHELL", test]
     out: dict[str, Any] = {}

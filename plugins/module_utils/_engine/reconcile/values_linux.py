@@ -58,6 +58,72 @@ def link(option: str, text: str) -> dict[str, str]:
     return {"name": name, "alias": alias or name}
 
 
+TMPFS_OPTIONS = ("exec", "noexec", "suid", "nosuid", "dev", "nodev", "nr_inodes", "nr_blocks", "uid", "gid")
+
+
+def tmpfs_mount(option: str, text: str) -> dict[str, Any]:
+    """``TARGET[:size=64m,mode=1770,exec,...]``."""
+    target, _colon, flags = str(text).partition(":")
+    out: dict[str, Any] = {"type": "tmpfs", "target": absolute(option, target)}
+    rest = []
+    for flag in filter(None, flags.split(",")):
+        key, _equals, value = flag.partition("=")
+        if key == "size":
+            out["tmpfs_size"] = size(option, value)
+        elif key == "mode":
+            out["tmpfs_mode"] = octal(option, value)
+        elif key in ("ro", "rw"):
+            if key == "ro":
+                out["read_only"] = True
+        elif key in TMPFS_OPTIONS:
+            rest.append(flag)
+        else:
+            raise bad(option, text, "has the unknown tmpfs option %r" % flag)
+    if rest:
+        out["options"] = sorted(rest)
+    return out
+
+
+def mount_more(option: str, value: dict[str, Any]) -> dict[str, Any]:
+    """What few entries of ``mounts`` have; that it is of the right type has been seen to."""
+    out: dict[str, Any] = {}
+    if value.get("subpath"):
+        parts = [part for part in str(value["subpath"]).split("/") if part not in ("", ".")]
+        if not value.get("source"):
+            raise bad(option + ".subpath", value["subpath"], "needs a volume with a name: an anonymous one is empty")
+        if str(value["subpath"]).startswith("/") or ".." in parts or not parts:
+            raise bad(option + ".subpath", value["subpath"], "is not a path below the volume")
+        out["subpath"] = "/".join(parts)
+    if value.get("labels"):
+        out["labels"] = {str(name): str(text) for name, text in value["labels"].items()}
+    if value.get("volume_driver") not in (None, "", "local"):
+        raise bad(option + ".volume_driver", value["volume_driver"], "is no driver of this engine; there is local")
+    if value.get("volume_options"):
+        raise bad(option + ".volume_options", sorted(value["volume_options"]), "are not supported: local takes none")
+    if value.get("create_mountpoint"):
+        out["create_source"] = True
+    if value.get("non_recursive"):
+        out["non_recursive"] = True
+    if value.get("read_only_non_recursive"):
+        raise bad(
+            option + ".read_only_non_recursive",
+            True,
+            "is not supported: what is mounted below a read-only bind is read-only, too",
+            "use non_recursive to leave out what is mounted below it",
+        )
+    if value.get("read_only_force_recursive") and not value.get("read_only"):
+        raise bad(option + ".read_only_force_recursive", True, "needs read_only")
+    words = []
+    for entry in value.get("tmpfs_options") or ():
+        for name, text in entry.items():
+            if name not in TMPFS_OPTIONS:
+                raise bad(option + ".tmpfs_options", name, "is none of %s" % ", ".join(TMPFS_OPTIONS))
+            words.append(name if text is None else "%s=%s" % (name, text))
+    if words:
+        out["options"] = sorted(words)
+    return out
+
+
 _ENDPOINT_OPTIONS = ("com.docker.network.endpoint.ifname",)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from .container_make import cgroup_path, owns_network
+from .container_make import cgroup_path, owns_network, source_stat
 from .task import Task
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ def _elsewhere(task: Task, pid: int, mount: dict[str, Any]) -> bool:
         there = _stat(task, root, mount["target"])
         if mount["type"] == "tmpfs":
             return there[0] != _stat(task, root, mount["target"] + "/..")[0]
-        source = mount["source"] if mount["type"] == "bind" else task.paths.volume_data(mount["source"])
-        here = os.stat(source)
+        here = source_stat(task, mount)
         return there == (here.st_dev, here.st_ino)
     except OSError:  # target or source is gone
         return False

@@ -135,8 +135,9 @@ def fill_volumes(task: Task, record: ContainerRecord, image: ImageRecord) -> Non
             if mount["type"] != "volume":
                 continue
             if task.store.volumes.get(mount["source"]) is None:
-                create_volume(task, mount["source"], {}, anonymous=bool(mount.get("anonymous")))
-            if mount.get("no_copy") or os.listdir(task.paths.volume_data(mount["source"])):
+                labels = {"labels": mount["labels"]} if mount.get("labels") else {}
+                create_volume(task, mount["source"], labels, anonymous=bool(mount.get("anonymous")))
+            if mount.get("no_copy") or mount.get("subpath") or os.listdir(task.paths.volume_data(mount["source"])):
                 continue
             if rootfs < 0:
                 rootfs = image_rootfs(task, image)
@@ -336,6 +337,23 @@ def shared_container(task: Task, mode: str, option: str = "network_mode") -> Con
 
 def cgroup_path(task: Task, record: ContainerRecord) -> str:
     return "%s/%s" % (record.spec.get("cgroup_parent") or task.paths.cgroup, record.id)
+
+
+def source_stat(task: Task, mount: dict[str, Any]) -> os.stat_result:
+    """Of a volume's or bind's source. A part of a volume is found as it was mounted: containers write to volumes, and
+    their links do not lead out of them. Raises ``OSError``."""
+    path = host_mount(task, mount)["source"]
+    if not mount.get("subpath"):
+        return os.stat(path)
+    root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = task.kernel.open_in_root(root, mount["subpath"], os.O_PATH)
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+    finally:
+        os.close(root)
 
 
 def host_mount(task: Task, mount: dict[str, Any]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _identity(task: Task, pid: int, mount: Mount) -> dict[str, Any]:
     """Device and inode of what is to be unmounted: of the source; for a tmpfs the device that the kernel's own table
     has for it (0 when that is no tmpfs: nothing has that number), and no inode."""
     if mount["type"] != "tmpfs":
-        info = os.stat(make.host_mount(task, mount)["source"])
+        info = make.source_stat(task, mount)
         return {"destination": mount["target"], "device": info.st_dev, "inode": info.st_ino}
     from ..kernel import procfs
 
@@ -118,7 +118,9 @@ def _effect(mount: Optional[Mount]) -> Optional[Mount]:
     if mount is None:
         return None
     return {
-        key: value for key, value in mount.items() if key not in ("create_source", "no_copy", "anonymous") and value
+        key: value
+        for key, value in mount.items()
+        if key not in ("create_source", "no_copy", "anonymous", "labels") and value
     }
 
 

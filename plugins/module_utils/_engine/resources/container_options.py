@@ -188,6 +188,19 @@ def shared_with(spec: Spec) -> list[tuple[str, str]]:
 # -- others -----------------------------------------------------------------------------------------------------
 
 
+def _device_requests(spec: Spec, _task: Task) -> None:
+    """What Docker gives to a vendor's hook. There is none here: a container without its GPU is not what was meant.
+
+    Raises ``UsageError`` for the first."""
+    for index, request in enumerate(spec.pop("device_requests")):
+        raise bad(
+            "device_requests[%d].driver" % index,
+            request.get("driver") or "",
+            "is no driver of this engine; there is none",
+            "name the device nodes in devices, and mount the driver's libraries",
+        )
+
+
 def _auto_remove(spec: Spec, _task: Task) -> None:
     if spec.get("restart_policy"):
         raise bad("auto_remove", True, "cannot be combined with a restart_policy: one removes what the other restarts")
@@ -304,6 +317,7 @@ _CHECKS: dict[str, Callable[[Spec, Task], None]] = {
     "runtime": _refuse("runtime", "cannot be chosen: the engine is its own runtime"),
     "storage_opts": _refuse("storage_opts", "are not supported: the root file system has no quota of its own yet"),
     "userns_mode": _userns,
+    "device_requests": _device_requests,
     "volume_driver": _refuse("volume_driver", "is no driver of this engine; there is local", allowed=("local",)),
     "mac_address": _folded("mac_address"),
     "default_host_ip": _folded("default_host_ip"),

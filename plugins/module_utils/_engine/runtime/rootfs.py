@@ -66,7 +66,12 @@ def open_sources(
         if mount["type"] != "bind":
             continue
         try:
-            fd = _from_elsewhere(kernel, mount) if mount.get("from") else _clone(kernel, AT_FDCWD, mount, mapped)
+            if mount.get("from"):
+                fd = _from_elsewhere(kernel, mount)
+            elif mount.get("within"):
+                fd = _part(kernel, mount, mapped)
+            else:
+                fd = _clone(kernel, AT_FDCWD, mount, mapped)
         except KernelError as error:
             error.msg = "Cannot mount %s on %s: %s" % (mount["source"], mount["destination"], error.msg)
             raise
@@ -122,6 +127,23 @@ def _clone(kernel: Kernel, dirfd: int, mount: Mapping[str, Any], mapped: Optiona
             "userns_mode host or keep-id does without."
         )
         raise
+
+
+def _part(kernel: Kernel, mount: Mapping[str, Any], mapped: Optional[Mapped]) -> int:
+    """Only what is ``within`` a volume. Containers write to it: a link of theirs in the path leads to something in the
+    volume or nowhere, never to the host's files (CVE-2017-1002101 of Kubernetes)."""
+    try:
+        root = os.open(mount["source"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            source = kernel.open_in_root(root, mount["within"], os.O_PATH)
+        finally:
+            os.close(root)
+    except OSError as error:
+        raise KernelError.wrap(error, "Cannot open %s in the volume" % mount["within"], step="bind_mount") from error
+    try:
+        return _clone(kernel, source, {**mount, "source": ""}, mapped)
+    finally:
+        os.close(source)
 
 
 def _from_elsewhere(kernel: Kernel, mount: Mapping[str, Any]) -> int:

@@ -417,8 +417,12 @@ def mount(entry: Mapping[str, Any], words: Sequence[str] = ()) -> dict[str, Any]
 
 
 def _bind(volume: Mapping[str, Any], more: Sequence[str] = ()) -> dict[str, Any]:
-    words = ["rbind", volume.get("propagation") or "rprivate", "ro" if volume.get("read_only") else "rw"]
-    return _mount(_target(volume["target"]), "bind", volume["source"], *words, *more)
+    words = ["bind" if volume.get("non_recursive") else "rbind", volume.get("propagation") or "rprivate"]
+    words.append("ro" if volume.get("read_only") else "rw")
+    made = _mount(_target(volume["target"]), "bind", volume["source"], *words, *more)
+    if volume.get("subpath"):
+        made["within"] = volume["subpath"]
+    return made
 
 
 def _tmpfs(mount: Mapping[str, Any]) -> dict[str, Any]:
