@@ -186,6 +186,28 @@ def test_a_container_whose_log_is_full_can_be_stopped_and_what_is_lost_then_is_t
     assert [int(record["log"]) for record in waiting] == list(range(1, len(waiting) + 1))
 
 
+def test_how_a_container_ended_is_recorded_on_a_full_disk_too(engine, small_disk):
+    """Log and state.json mostly share one file system."""
+    cid = engine.create(["/bin/sh", "-c", "seq 1 60000; exec sleep 1000"])
+    directory = engine.paths.container(cid)
+    shutil.copytree(directory, small_disk, dirs_exist_ok=True)
+    subprocess.run(["mount", "--bind", small_disk, directory], check=True)
+    try:
+        engine.runtime.start(cid)
+        pid = engine.runtime.state(cid)["pid"]
+        fill(small_disk, room=0)
+        engine.until(lambda: "No space left on device" in trouble(engine, cid))
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGKILL)
+        engine.until(lambda: engine.runtime.state(cid)["status"] == "exited")
+        state = engine.runtime.state(cid)
+        assert state["exit_code"] == 137 and "bytes of its output are lost" in state["log_error"]
+        assert state["finished_at"] > state["started_at"]
+    finally:
+        engine.runtime.delete(cid)
+        subprocess.run(["umount", "-l", directory], check=True)
+
+
 def test_a_container_that_must_not_wait_goes_on_and_keeps_its_newest_lines(engine, small_disk):
     command = "seq 1 400000; until [ -e /tmp/go ]; do sleep 0.02; done; echo after; exec sleep 1000"
     cid = engine.create(["/bin/sh", "-c", command])

@@ -147,8 +147,8 @@ class Monitor:
     def save(self, *, sync: bool = False, **changes: Any) -> None:
         self.state.update(changes)
         try:
-            statefile.write_json(self.directory + "/state.json", self.state, sync=sync)
-        except OSError:  # a full disk must not end the container; the next change tries again
+            statefile.replace(self.directory + "/state.json", self.state, sync=sync)
+        except OSError:  # a broken disk must not end the container; the next change tries again
             pass
 
     @property

@@ -9,6 +9,7 @@ now, in this boot, with the start time written down.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from typing import Any, Optional
@@ -18,6 +19,7 @@ from .logs import ZERO_TIME
 
 LOST = "monitor was lost"
 NEVER_RECORDED = 255
+_BLOCK = 4096
 _LARGEST = 1 << 20  # bytes; a regular file is read whole by one call
 
 
@@ -59,6 +61,30 @@ def write_json(path: str, value: Any, *, sync: bool = False) -> None:
         raise
     os.close(fd)
     os.rename(temporary, path)
+
+
+def replace(path: str, value: Any, *, sync: bool = False) -> None:
+    """``write_json``, also on a full disk, as long as there is a file: how a container ended must not be lost there.
+    Raises ``OSError``."""
+    try:
+        write_json(path, value, sync=sync)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _overwrite(path, value)
+
+
+def _overwrite(path: str, value: Any) -> None:
+    """In place, with one write that stays within the blocks the file has."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        size = os.fstat(fd).st_size
+        raw = json.dumps(value).encode().ljust(size)  # spaces behind the value are JSON, too
+        if len(raw) > -(-size // _BLOCK) * _BLOCK:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        os.pwrite(fd, raw, 0)
+    finally:
+        os.close(fd)
 
 
 def read(path: str) -> Optional[dict[str, Any]]:
