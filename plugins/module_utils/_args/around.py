@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Options of container_copy, container_kill, container_rename and container_wait."""
+"""Options of the modules that do one thing to a container: copy, kill, pause, rename, restart, wait."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from .common import Table
 KILL: Table = {
     "container": {"type": "str", "required": True},
     "signal": {"type": "str", "default": "KILL"},
+}
+
+PAUSE: Table = {
+    "container": {"type": "str", "required": True},
+    "paused": {"type": "bool", "default": True},
+}
+
+RESTART: Table = {
+    "container": {"type": "str", "required": True},
+    "stop_timeout": {"type": "int"},
+    "force_kill": {"type": "bool", "default": False},
+    "kill_signal": {"type": "str"},
 }
 
 RENAME: Table = {

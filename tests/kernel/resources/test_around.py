@@ -166,6 +166,51 @@ def test_a_restart_on_demand_keeps_a_container_that_removes_itself_at_its_end(sh
     assert again["Id"] == made["Id"] and again["State"]["Running"] and again["State"]["Pid"] != made["State"]["Pid"]
 
 
+def test_the_restart_module_stops_what_runs_and_starts_what_does_not(shared: Engine) -> None:
+    made = shared.container("re", command=SLEEP, restart_policy="unless-stopped")["container"]
+    planned = shared.run("container_restart", check=True, container="re")
+    assert [a["how"] for a in planned["actions"]] == ["stop", "start"]
+    assert shared.pid("re") == made["State"]["Pid"]
+    again = shared.run("container_restart", container="re", force_kill=True)["container"]
+    assert again["Id"] == made["Id"] and again["State"]["Running"] and again["State"]["Pid"] != made["State"]["Pid"]
+    assert desired(shared, "re") == "running"
+    shared.run("container", name="re", state="stopped", force_kill=True)
+    started = shared.run("container_restart", container="re", stop_timeout=0)
+    assert [a["how"] for a in started["actions"]] == ["start"] and started["container"]["State"]["Running"]
+    with pytest.raises(UsageError, match="is not a signal"):
+        shared.run("container_restart", container="re", force_kill=True, kill_signal="NOPE")
+    assert shared.inspect("re")["State"]["Pid"] == started["container"]["State"]["Pid"]
+    with pytest.raises(NotFound, match="No such container: nobody"):
+        shared.run("container_restart", container="nobody")
+
+
+def test_a_restart_gives_the_program_the_time_that_the_task_says(shared: Engine) -> None:
+    script = "trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+    shared.container("polite", command=["sh", "-c", script])
+    until(lambda: "ready" in shared.logs("polite"))
+    shared.run("container_restart", container="polite", stop_timeout=30)
+    assert "asked" in shared.logs("polite")
+
+
+# -- pause -------------------------------------------------------------------------------------------------------
+
+
+def test_pausing_twice_is_pausing_once_and_check_mode_pauses_nothing(shared: Engine) -> None:
+    shared.container("still", command=SLEEP)
+    planned = shared.run("container_pause", check=True, container="still")
+    assert planned["changed"] and planned["diff"] == {"before": {"paused": False}, "after": {"paused": True}}
+    assert status(shared, "still") == "running"
+    assert shared.run("container_pause", container="still")["changed"] and status(shared, "still") == "paused"
+    assert not shared.run("container_pause", container="still")["changed"]
+    assert [a["how"] for a in shared.run("container_pause", container="still", paused=False)["actions"]] == ["unpause"]
+    assert not shared.run("container_pause", container="still", paused=False)["changed"]
+    assert status(shared, "still") == "running"
+    shared.run("container_kill", container="still")
+    assert not shared.run("container_pause", container="still", paused=False)["changed"]
+    with pytest.raises(Conflict, match="Cannot pause container still: it is exited, not running"):
+        shared.run("container_pause", container="still")
+
+
 # -- wait --------------------------------------------------------------------------------------------------------
 
 

@@ -43,6 +43,11 @@ def is_unwatched(facts: dict[str, Any]) -> bool:
     return not statefile.monitor_alive(facts)
 
 
+def is_starting(facts: dict[str, Any]) -> bool:
+    """Between two looks at what runs: its monitor is about to start it, perhaps not for the first time."""
+    return bool(facts["status"] == "restarting" or (facts["status"] == "created" and facts["pid"]))
+
+
 def observed(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> dict[str, Any]:
     """Limits of a running container as its cgroup files have them. {} for one that does not run.
 

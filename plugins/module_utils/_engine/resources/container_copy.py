@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Optional
 from ..errors import Conflict, DiskFull, KernelError, NotFound, UsageError
 from ..reconcile.values import bad
 from . import container_make as make
-from .container_actual import state
+from .container_actual import is_starting, state
 from .container_files import named, wanted
 from .container_userns import context, ranges
 from .task import Task
@@ -42,7 +42,7 @@ def run(task: Task) -> dict[str, Any]:
     with lock:
         record = named(task, record.id)
         facts = state(task, record)
-        if not _runs(facts) and (isinstance(lock, nullcontext) or facts["status"] == "restarting"):
+        if not _runs(facts) and (isinstance(lock, nullcontext) or is_starting(facts)):
             raise Conflict(
                 "Container %s is between two runs: nothing can be copied now" % record.name,
                 step="copy",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from ..errors import NotFound, TimedOut
 from ..reconcile.values import bad
 from . import container_run
-from .container_actual import is_running, state
+from .container_actual import is_running, is_starting, state
 from .container_files import named
 from .task import Task
 
@@ -72,7 +72,7 @@ def _reached(task: Task, record: ContainerRecord, first: dict[str, Any], facts: 
     if condition == "running":
         return bool(facts["status"] == "running")
     if condition == "not-running":
-        return not is_running(facts)
+        return not is_running(facts) and not is_starting(facts)
     if condition == "next-exit":  # of any run, also of one that a restart policy follows with another
         return bool(facts["finished_at"] != first["finished_at"])
     return False
