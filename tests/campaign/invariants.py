@@ -32,6 +32,7 @@ def all_of(engine: Engine, slots: list[Slot], mounts: set[str], orphaned: bool) 
         *network_agrees(engine, shown),
         *containers_are_as_wanted(shown, slots, {255} if orphaned else set()),
         *volumes_are_whole(engine, slots),
+        *ids_are_its_own(shown, slots),
         *logs_have_every_line(engine, shown, slots),
     ]
 
@@ -138,6 +139,28 @@ def containers_are_as_wanted(shown: dict[str, Any], slots: Iterable[Slot], unkno
             yield from exit_code_is_true(slot, state, {slot.code} | unknown)
         elif state["Running"] != (slot.state == "started"):
             yield "%s is %s, and should be %s" % (name, state["Status"], slot.state)
+
+
+def ids_are_its_own(shown: dict[str, Any], slots: Iterable[Slot]) -> Iterator[str]:
+    """Running containers with a user namespace have ranges of ids in which no other one's begins or ends."""
+    taken: list[tuple[int, int, str]] = []
+    for slot in slots:
+        container = shown.get(slot.name)
+        if container is None or not container["State"]["Running"]:
+            continue
+        try:
+            with open("/proc/%d/uid_map" % container["State"]["Pid"]) as stream:
+                _inside, first, size = (int(word) for word in stream.read().split())
+        except (FileNotFoundError, ProcessLookupError, ValueError):  # a job that has ended meanwhile
+            continue
+        if (first != 0) != slot.own_ids:
+            yield "%s has the ids from %d on" % (slot.name, first)
+        if first:
+            taken.append((first, size, slot.name))
+    taken.sort()
+    for one, two in zip(taken, taken[1:]):
+        if one[0] + one[1] > two[0]:
+            yield "%s and %s have ids in common" % (one[2], two[2])
 
 
 def exit_code_is_true(slot: Slot, state: dict[str, Any], codes: set[int]) -> Iterator[str]:

@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 from module_utils._engine.errors import KernelError, StartError
+from module_utils._engine.kernel import capabilities
 from module_utils._engine.kernel.idmap import Range
 
 FIRST = 1879048192
@@ -211,3 +212,29 @@ def test_keep_id_changes_no_owner_and_still_confines_capabilities(engine, tmp_pa
     assert os.readlink("/proc/%d/ns/user" % pid) != os.readlink("/proc/self/ns/user")
     result = engine.exec(cid, "/bin/sh", "-c", "stat -c '%u:%g' /mnt/mine; mknod /tmp/sda b 8 0 || echo refused")
     assert result.stdout == b"1000:2000\nrefused\n"
+
+
+def test_it_is_confined_like_any_other_and_sees_no_more(engine):
+    """The audit of test_isolation, with capabilities that are those of its own user namespace."""
+    script = """
+    grep -E '^(Cap|Seccomp:|NoNewPrivs|SigIgn)' /proc/self/status
+    cut -d: -f3 /proc/self/cgroup | sort -u
+    for f in /proc/sys/kernel/hostname /proc/sysrq-trigger /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids/tasks; do
+        echo x 2>/dev/null >$f && echo wrote $f
+    done
+    mkdir /sys/fs/cgroup/x /sys/fs/cgroup/memory/x 2>/dev/null && echo made a cgroup
+    ps -o pid,comm | wc -l
+    ls /proc/self/fd | wc -l
+    """
+    cid = engine.start("sleep 100", userns=RANGE)
+    for out in (engine.sh(script, userns=RANGE)[1], engine.exec(cid, "/bin/sh", "-c", script).stdout.decode()):
+        lines = out.splitlines()
+        fields = dict(line.split(":\t") for line in lines if ":\t" in line)
+        default = capabilities.to_mask(capabilities.DEFAULT)
+        for name in ("CapPrm", "CapEff", "CapBnd"):
+            assert int(fields[name], 16) == default & capabilities.to_mask(capabilities.available()), name
+        assert int(fields["CapInh"], 16) == int(fields["CapAmb"], 16) == int(fields["SigIgn"], 16) == 0
+        assert fields["Seccomp"] == "2" and fields["NoNewPrivs"] == "0"
+        assert not [line for line in lines if line.startswith(("wrote", "made"))]
+        paths = [line for line in lines if line.startswith("/")]
+        assert paths and not [path for path in paths if cid in path or engine.paths.cgroup in path]
