@@ -116,6 +116,16 @@ def test_an_exec_into_a_container_whose_processes_another_may_trace_shows_nothin
         assert observer.seen == set()
 
 
+def test_an_exec_after_one_with_every_capability_shows_nothing_of_the_host(engine):
+    cid = engine.start("sleep 100")
+    engine.runtime.exec(cid, ExecSpec(["sleep", "1000"], privileged=True), detach=True)
+    with Observer(engine.runtime.state(cid)["pid"]) as observer:
+        for number in range(4):
+            engine.runtime.exec(cid, ExecSpec(["sleep", "1000"]), detach=True)
+            observer.until(number + 1)
+    assert observer.seen == set()
+
+
 def test_who_joins_sees_the_other_and_has_masks_of_its_own(engine):
     other = engine.start("exec sleep 12345")
     cid = engine.start("sleep 100", pid_mode="container:" + other)

@@ -21,7 +21,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import UnhealthyError, UsageError, WharfError
-from . import statefile, wire
+from . import joined, statefile, wire
 from .execs import TIMED_OUT
 from .execspec import ExecSpec
 from .tell import tell
@@ -234,6 +234,8 @@ class Control:
             self._answer(client, {"exit_code": 137 if timed_out else code, "timed_out": timed_out})
 
         target = self.monitor.target()
+        if spec.privileged:
+            joined.mark(self.monitor.directory)
         tell(self.monitor, "exec_create", execID=exec_id)  # not the command: it may hold a password
         self.monitor.execs.start(target, spec, stdio, started, ended)
 

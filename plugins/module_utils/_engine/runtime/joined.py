@@ -22,7 +22,16 @@ from ..errors import KernelError
 from ..kernel.syscalls import Kernel
 from . import wire
 
-MARK = "pid-shared"  # in a container's directory: another one has joined its pid namespace
+MARK = "pid-shared"  # in a container's directory: somebody in its pid namespace may have more rights than it has itself
+
+
+def mark(directory: str) -> None:
+    """From now on execs into the container of that directory know that they may be looked at. Raises
+    ``KernelError``."""
+    try:
+        os.close(os.open(directory + "/" + MARK, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise KernelError.wrap(error, "Cannot note that a pid namespace is shared", step="join_namespace") from error
 
 
 def move(kernel: Kernel, sync: socket.socket, message: dict[str, Any], terminal: int = -1) -> None:

@@ -35,7 +35,7 @@ def resolve(kernel: Kernel, paths: Paths, config: dict[str, Any]) -> dict[str, A
             fd = _open(paths, path[len(PREFIX) :], namespace["type"])
             namespace = {**namespace, "path": "/proc/self/fd/%d" % fd}
             if namespace["type"] == "pid":
-                _mark(paths, path[len(PREFIX) :])
+                joined.mark(paths.container(path[len(PREFIX) :]))
                 processes.append("/proc/self/fd/%d" % _open(paths, path[len(PREFIX) :], "mount"))
         elif path.startswith(OWNER):
             namespace = _owner(namespace, path[len(OWNER) :])
@@ -50,14 +50,6 @@ def resolve(kernel: Kernel, paths: Paths, config: dict[str, Any]) -> dict[str, A
             mount = {**mount, "of": processes}
         mounts.append(mount)
     return {**config, "linux": {**config["linux"], "namespaces": namespaces}, "mounts": mounts}
-
-
-def _mark(paths: Paths, container_id: str) -> None:
-    """Execs into the other container know by this that they are not alone with it (see ``joined``)."""
-    try:
-        os.close(os.open(paths.container(container_id) + "/" + joined.MARK, os.O_CREAT | os.O_WRONLY, 0o600))
-    except OSError as error:
-        raise KernelError.wrap(error, "Cannot note that a pid namespace is shared", step="join_namespace") from error
 
 
 def _owner(namespace: dict[str, Any], path: str) -> dict[str, Any]:
