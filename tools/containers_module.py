@@ -151,6 +151,14 @@ containers:
       type: list
       elements: dict
       sample: [{how: start, kind: container, name: web, why: is exited, detail: {}}]
+    differences:
+      description:
+        - What was not as the entry asks, and how it is dealt with, when there is anything. Of the same form as the
+          C(differences) of M(wharf.engine.container).
+      type: list
+      elements: dict
+      sample: [{option: labels, before: {}, after: {a: b}, change: live, cause: asked,
+                why: the running container takes it}]
     container:
       description: The container in the shape of C(docker inspect), with O(inspect=true).
       type: dict

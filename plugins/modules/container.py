@@ -941,6 +941,39 @@ actions:
       description: More about it, such as the option with its values before and after.
       type: dict
       sample: {"option": "memory", "before": 67108864, "after": 134217728}
+differences:
+  description:
+    - Options that are not as this task asks, and how each is dealt with.
+  returned: when there are any and the container exists
+  type: list
+  elements: dict
+  contains:
+    option:
+      description: Which one.
+      type: str
+      sample: memory
+    before:
+      description: What it was when the task came. Values of environment variables are hidden.
+      type: raw
+      sample: 67108864
+    after:
+      description: What the task asks for.
+      type: raw
+      sample: 134217728
+    change:
+      description:
+        - V(live) when the running container takes it, V(replace) when a new container takes its place, V(noise) when
+          it changes nothing.
+      type: str
+      sample: live
+    cause:
+      description: V(asked) when the task asks for something else than last time, V(drift) when the host has.
+      type: str
+      sample: asked
+    why:
+      description: Why it is dealt with in this way.
+      type: str
+      sample: the running container takes it
 error:
   description:
     - What went wrong, for playbooks to act on. RV(msg) says it in a sentence.

@@ -172,6 +172,37 @@ def test_it_comes_changes_changes_back_and_goes_while_the_process_stays(lively: 
     lively.run("container", name=name, state="absent", force_kill=True)
 
 
+def test_of_each_difference_the_plan_says_live_replace_or_noise_and_why(lively: Engine) -> None:
+    lively.busybox("bb:other")
+    base: dict[str, Any] = {"command": SLEEP, "stop_timeout": 0, "pids_limit": 50, "volumes": ["lv-a:/data"]}
+    lively.container("lv-told", **base)
+    pids = next(x for x in proc(lively, "lv-told", "cgroup").splitlines() if (V1 and ":pids:" in x) or x[:3] == "0::")
+
+    def differences(check: bool, **params: Any) -> dict[str, tuple[str, str, str]]:
+        result = lively.container("lv-told", check=check, **{**base, **params})
+        return {d["option"]: (d["change"], d["cause"], d["why"]) for d in result.get("differences", [])}
+
+    assert differences(True) == {}
+    told = differences(
+        True, env={"A": "1"}, labels={"a": "1"}, volumes=["lv-a:/data:ro"], stop_timeout=3, image="bb:other"
+    )
+    assert told == {
+        "env": ("replace", "asked", "a container is made with it"),
+        "labels": ("live", "asked", "the running container takes it"),
+        "mounts": ("replace", "asked", "/data stays a mountpoint and gets something else"),
+        "stop_timeout": ("noise", "asked", "it is for the next stop, and changes nothing until then"),
+        "image": ("noise", "asked", "it is another name of the same image"),
+    }
+    again = lively.container("lv-told", **{**base, "stop_timeout": 3, "image": "bb:other"})
+    assert not again["changed"] and {d["change"] for d in again["differences"]} == {"noise"}
+    assert differences(True, stop_timeout=3, image="bb:other") == {}, "noise is told once"
+    if V1:
+        Path("/sys/fs/cgroup/pids%s/pids.max" % pids.split(":", 2)[2]).write_text("33")
+        assert differences(False, stop_timeout=3, image="bb:other") == {
+            "pids_limit": ("live", "drift", "the running container takes it")
+        }
+
+
 def test_aliases_come_and_go_while_the_process_stays(lively: Engine) -> None:
     lively.container("lv-asker", command=SLEEP, networks=[{"name": "lv-one"}])
 

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +176,40 @@ def test_whatever_the_new_one_dies_of_the_old_one_serves_and_nothing_else_is_lef
     assert traces(shared) == left
     assert served(18103) == "old"
     assert not serve(shared, "safe", "old", 18103)["changed"]
+
+
+@pytest.mark.parametrize("seed", [20261124])
+def test_a_replacement_killed_at_any_point_is_finished_or_taken_back_and_the_port_always_answers(
+    fresh: Engine, seed: int
+) -> None:
+    rng = random.Random(seed)
+    serve(fresh, "victim", "0", 18105)
+    assert served(18105) == "0"
+    begin = time.monotonic()
+    serve(fresh, "victim", "1", 18105)
+    length, kills = time.monotonic() - begin, 0
+    for number in range(2, 22):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                serve(fresh, "victim", str(number), 18105)
+            finally:
+                os._exit(0)
+        time.sleep(rng.uniform(0, length * 1.1))
+        os.kill(pid, 9)
+        kills += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
+        before = served(18105)
+        assert before in (str(number - 1), str(number))
+        wanted = rng.choice((number - 1, number))  # finished by one who wants the same, taken back by one who does not
+        serve(fresh, "victim", str(wanted), 18105)
+        if wanted != number:
+            serve(fresh, "victim", str(number), 18105)
+        assert served(18105) == str(number)
+        found = traces(fresh)
+        assert found["names"] == ["/victim"]
+        assert all(len(found[kind]) == 1 for kind in ("states", "runs", "namespaces")), found
+        assert not serve(fresh, "victim", str(number), 18105)["changed"]
+    assert kills >= 10, "the kills came too late to prove anything: %d" % kills
 
 
 def test_the_order_is_the_tasks_or_what_suits_and_says_why(shared: Engine) -> None:

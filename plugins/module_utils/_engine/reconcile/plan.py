@@ -61,13 +61,14 @@ class Operation:
 
 class Plan:
     """Operations in order, with the before and after shown by ``--diff``. ``later``: on other objects, which follow
-    when this one's lock has been let go."""
+    when this one's lock has been let go. ``differences``: what is not as asked, and how each is dealt with."""
 
-    __slots__ = ("after", "before", "later", "operations", "warnings")
+    __slots__ = ("after", "before", "differences", "later", "operations", "warnings")
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.later: list[Operation] = []
+        self.differences: list[dict[str, Any]] = []
         self.before: dict[str, Any] = {}
         self.after: dict[str, Any] = {}
         self.warnings: list[str] = []
@@ -101,6 +102,8 @@ class Plan:
             "actions": self.describe(),
             "diff": {"before": self.before, "after": self.after},
         }
+        if self.differences:
+            out["differences"] = self.differences
         if self.warnings:
             out["warnings"] = self.warnings
         return out

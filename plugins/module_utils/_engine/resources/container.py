@@ -141,6 +141,9 @@ def _plan_absent(task: Task, plan: Plan, record: Optional[ContainerRecord]) -> N
     )
 
 
+_NOISE = ("stop_timeout", "image")  # image: the name; which image it is has been compared by ID
+
+
 class _Reconciler:
     """One container: what it is, what it should be, and the operations between the two."""
 
@@ -176,6 +179,7 @@ class _Reconciler:
             from .container_live import refine
 
             found = refine(task, record, self._spec, found)
+        self._tell(record, found)
         replacing = [difference for difference in found if difference.change == "replace"]
         if task.params.get("recreate"):
             replacing.append(Difference("recreate", False, True, "replace", "asked"))
@@ -193,6 +197,15 @@ class _Reconciler:
             self._plan_secrets(record)
         self.plan_state(record)
         self._show_drift()
+
+    def _tell(self, record: ContainerRecord, found: list[Difference]) -> None:
+        """Of each difference: live, replace or noise, and why."""
+        noise = [option for option in _NOISE if record.spec.get(option) != self._spec.get(option)]
+        if found or noise:
+            from .container_differences import tell
+
+            shown = [d._replace(before=_hide(d, d.before), after=_hide(d, d.after)) for d in found]
+            self._plan.differences = tell(shown, noise, record.spec, self._spec)
 
     def _shown(self, spec: dict[str, Any], status: str) -> dict[str, Any]:
         """What --diff prints: the spec without secrets (values of env are shown by Docker, but belong in no log)."""
@@ -374,11 +387,10 @@ class _Reconciler:
         self._plan.operations[-1].then(update.store)
 
     def _store_ignored(self, record: ContainerRecord) -> None:
-        """Options that cannot change behaviour by themselves (stop_timeout) are stored without being a change."""
+        """Options that cannot change behaviour by themselves are stored without being a change."""
         if self._task.check_mode or self._plan.operations:
             return
-        ignored = {key: self._spec.get(key) for key in ("stop_timeout",)}
-        if any(record.spec.get(key) != value for key, value in ignored.items()):
+        if any(record.spec.get(key) != self._spec.get(key) for key in _NOISE):
             self._task.store.containers.update(record.id, spec=self._spec)
 
     def plan_state(self, record: ContainerRecord) -> None:

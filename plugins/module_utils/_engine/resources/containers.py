@@ -31,7 +31,20 @@ _LOOK = 0.02  # seconds between two looks at health
 class Item:
     """One entry: its own task, its result so far, and where it stands."""
 
-    __slots__ = ("actions", "after", "before", "error", "index", "name", "since", "stage", "task", "waits", "warnings")
+    __slots__ = (
+        "actions",
+        "after",
+        "before",
+        "differences",
+        "error",
+        "index",
+        "name",
+        "since",
+        "stage",
+        "task",
+        "waits",
+        "warnings",
+    )
 
     def __init__(self, index: int, name: str, task: Task) -> None:
         self.index, self.name, self.task = index, name, task
@@ -39,6 +52,7 @@ class Item:
         self.actions: list[dict[str, Any]] = []
         self.before: dict[str, Any] = {}
         self.after: dict[str, Any] = {}
+        self.differences: list[dict[str, Any]] = []
         self.warnings: list[str] = []
         self.error: Optional[WharfError] = None
         self.since = 0.0
@@ -151,7 +165,7 @@ def _plan(item: Item, choices: dict[tuple[str, ...], ImageChoice], promised: fro
         plan = container.preview(
             item.task, item.name, choices.get(_key(item)) if item.task.params.get("image") else None
         )
-    item.before, item.after = plan.before, plan.after
+    item.before, item.after, item.differences = plan.before, plan.after, plan.differences
     item.actions += plan.describe()
     if plan.operations:
         return True
@@ -365,6 +379,8 @@ def _shown(task: Task, item: Item) -> dict[str, Any]:
         out["status"] = state(task, record)["status"] if record else "absent"
     if task.params.get("inspect"):
         out["container"] = container_inspect.inspect(task, record) if record else None
+    if item.differences:
+        out["differences"] = item.differences
     if item.error is not None:
         out["failed"], out["msg"] = True, item.error.msg
     elif not done:
