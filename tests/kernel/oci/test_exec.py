@@ -135,6 +135,33 @@ def test_nobody_in_the_container_can_look_into_the_runtime_that_enters_it(bundle
     assert not os.path.exists(bundle.path + "/rootfs/tmp/leak")
 
 
+@pytest.mark.parametrize("how", ["exec", "a container in the same pid namespace"])
+def test_a_container_that_may_trace_finds_a_sealed_copy_and_not_the_hosts_interpreter(bundle, how):
+    """CVE-2019-5736: with CAP_SYS_PTRACE it can open the exe of whoever enters, and cannot write what it gets."""
+    bundle.process["capabilities"] = {key: ["CAP_SYS_PTRACE"] for key in ("bounding", "effective", "permitted")}
+    watch = (
+        "while :; do for p in /proc/[0-9]*; do e=$(readlink $p/exe 2>/dev/null); "
+        "case $e in /bin/*|'') ;; *) echo $e >> /tmp/seen;; esac; done; done"
+    )
+    bundle.process["args"] = ["sh", "-c", watch]
+    name = bundle.start()
+    seen = bundle.path + "/rootfs/tmp/seen"
+    bundle.process["args"] = ["true"]
+    pid = bundle.state(name)["pid"]
+    if how != "exec":
+        spaces = [entry for entry in bundle.linux["namespaces"] if entry["type"] != "pid"]
+        bundle.linux["namespaces"] = [*spaces, {"type": "pid", "path": "/proc/%d/ns/pid" % pid}]
+    tries = 0
+    while not os.path.exists(seen) and tries < 200:
+        tries += 1
+        if how == "exec":
+            bundle.must("exec", name, "true")
+        else:
+            bundle.must("run", bundle.new_id())
+    with open(seen) as stream:
+        assert {line.strip() for line in stream} == {"/memfd:wharf-oci (deleted)"}
+
+
 def test_exec_into_a_sub_cgroup_and_refusal_of_one_that_is_missing(bundle):
     name = bundle.start()
     assert "does not exist" in bundle.refused("exec", "--cgroup", "nowhere", name, "true", code=255)

@@ -15,7 +15,7 @@ from ..kernel import apparmor
 from ..kernel.syscalls import PR_SET_DUMPABLE, Kernel
 from ..runtime import finalize
 from . import config as configs
-from . import filters, group, hooks, init, launch, limits, states, tree
+from . import filters, group, hooks, init, launch, limits, seal, states, tree
 
 if TYPE_CHECKING:
     from ..kernel.cgroups import Cgroup
@@ -96,6 +96,8 @@ def _make(
     """Raises ``WharfError``; then nothing of the container is left."""
     if os.geteuid() != 0:
         raise UsageError("this runtime runs as root", path="rootless")
+    if seal.needed_for_start(configs.check_namespaces(config["linux"])):
+        seal.ensure()
     kernel = Kernel()
     # Inherited by what we clone: no process of ours that a container can see may be looked into (CVE-2019-5736).
     kernel.prctl(PR_SET_DUMPABLE, 0)

@@ -48,6 +48,10 @@ def main(words: Sequence[str]) -> int:
         if values["help"] or not rest or rest[0] in ("help", "h"):
             return _say(_help(rest[1:]))
         verb = rest[0]
+        if verb == "exec":  # always among the container's processes: see seal. Before anything else is imported
+            from . import seal
+
+            seal.ensure()
         return _call(context, verb, rest[1:])
     except WharfError as error:
         _report(context, error)
