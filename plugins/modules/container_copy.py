@@ -52,7 +52,7 @@ options:
     default: into
   path:
     description:
-      - Absolute path on the target host. Bring files there from the controller with M(ansible.builtin.copy), or use
+      - Absolute path on the target host. Bring files there from the controller with C(ansible.builtin.copy), or use
         O(content).
       - Required unless O(content) is given. The directory it is in must exist.
     type: path
@@ -106,7 +106,6 @@ options:
 seealso:
   - module: wharf.engine.container_exec
   - module: wharf.engine.container_export
-  - module: ansible.builtin.copy
 """
 
 EXAMPLES = r"""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,41 @@ def test_bad_input_is_told_and_changes_nothing(
     with pytest.raises(error, match=words):
         shared.run("container_copy", container=box, **params)
     assert shared.run("container_info", name=box, changes=True)["container"]["Changes"] == before
+
+
+def test_files_that_the_engine_makes_at_every_start_are_not_written_below_its_own(shared: Engine) -> None:
+    shared.container("made", command=SLEEP, state="present")
+    for name in ("hosts", "hostname", "resolv.conf"):
+        with pytest.raises(UsageError, match="is made from the container's options whenever it starts"):
+            copy(shared, "made", "/etc/" + name, content="x", mode="0644")
+
+
+def test_a_container_that_is_started_while_files_are_copied_to_it_has_them_all(shared: Engine) -> None:
+    for turn in range(8):
+        name = "meanwhile%d" % turn
+        shared.container(name, command=["sh", "-c", "sleep 1000"], state="present")
+        failed: list[Exception] = []
+
+        def start(name: str = name, failed: list[Exception] = failed) -> None:
+            try:
+                shared.run("container", name=name, state="started")
+            except Exception as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=start)
+        thread.start()
+        done = []
+        for number in range(6):
+            try:
+                copy(shared, name, "/srv/f%d" % number, content=str(number), mode="0644")
+                done.append(number)
+            except Conflict as error:  # at the very moment of the start
+                assert "between two runs" in error.msg
+        thread.join()
+        assert not failed
+        found = shared.sh(name, "cd /srv; echo f*").split()
+        assert done and found == ["f%d" % number for number in done]
+        shared.run("container", name=name, state="absent", force_kill=True)
 
 
 def test_a_file_that_is_mounted_in_the_container_stays_mounted_and_as_it_is(shared: Engine, tmp_path: Path) -> None:

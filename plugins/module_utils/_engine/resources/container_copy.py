@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..store.records import ContainerRecord, ImageRecord
 
 _KERNELS = ("/proc", "/sys", "/dev")
+_MADE = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")  # and mounted over what the image has
 _FULL = (28, 122)  # ENOSPC, EDQUOT
 _SHOWN = 50  # files in a diff
 
@@ -156,6 +157,8 @@ class _Work:
         for place in _KERNELS:
             if _below(self.wish.inner, place) and not (self.running and _below(self.wish.inner, "/dev/shm")):
                 self._refuse("%s in container %s is the kernel's, and holds no files to copy" % (place, name))
+        if self.wish.into and not self.running and self.wish.inner in _MADE:
+            self._refuse("%s is made from the container's options whenever it starts" % self.wish.inner)
         for mount in mounts:
             if mount["type"] == "tmpfs" and _below(self.wish.inner, mount["target"]):
                 self._refuse("%s is a tmpfs, which is only there while container %s runs" % (mount["target"], name))
@@ -194,7 +197,8 @@ class _Work:
             return self._copy()
         except OSError as error:
             kind = DiskFull if error.errno in _FULL else KernelError
-            hint = "The container's root is read-only (read_only)." if error.errno == 30 else None
+            read_only = error.errno == 30 and self.wish.into
+            hint = "The container's root, or what is mounted there, is read-only." if read_only else None
             sentence = "Cannot copy %s %s" % ("into" if self.wish.into else "out of", where)
             raise kind.wrap(error, sentence, step="copy", subject=where, hint=hint) from error
 
