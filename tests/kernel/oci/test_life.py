@@ -209,6 +209,33 @@ def test_pause_stops_and_resume_lets_go_on(bundle):
     bundle.must("delete", "--force", name)
 
 
+def test_a_create_that_is_killed_in_the_middle_leaves_nothing_that_delete_does_not_take(bundle):
+    """SIGKILL while a hook runs: the first process is there and waits, the state has no pid yet."""
+    bundle.config["hooks"] = {
+        "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "echo $$ > %s/hook; exec sleep 600" % bundle.path]}]
+    }
+    name = bundle.new_id()
+    bundle.call("list")
+    with subprocess.Popen(bundle.argv("create", name), cwd=bundle.path, stdout=subprocess.DEVNULL) as creating:
+        _wait_for_file(bundle.path + "/hook")
+        assert bundle.state(name)["status"] == "creating"
+        assert "cannot start" in bundle.refused("start", name)
+        creating.kill()
+    bundle.wait_for(name, "stopped")
+    with open(bundle.path + "/hook") as stream:
+        os.kill(int(stream.read()), signal.SIGKILL)
+    bundle.must("delete", "--force", name)
+    assert cgroup_directories(name) == [] and os.listdir(bundle.run_root) == []
+
+
+def test_a_cgroup_of_systemds_making_is_refused_where_systemd_does_not_run(bundle):
+    if os.path.isdir("/run/systemd/system"):
+        pytest.skip("systemd runs here")
+    name = bundle.new_id()
+    bundle.linux["cgroupsPath"] = "system.slice:wharf:" + name
+    assert "needs systemd" in bundle.refused("--systemd-cgroup", "create", name)
+
+
 def _wait_for_file(path):
     import time
 

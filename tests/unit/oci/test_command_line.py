@@ -9,7 +9,7 @@ import json
 
 import pytest
 from module_utils._engine.errors import UsageError
-from module_utils._engine.oci import argv, control, events, main, systemd, update, verbs
+from module_utils._engine.oci import argv, control, events, main, seal, systemd, update, verbs
 
 
 @pytest.mark.parametrize(
@@ -134,3 +134,15 @@ def test_the_scope_is_asked_for_with_delegation_and_its_first_process():
     assert words[8:11] == ["runc-x.scope", "fail", "6"]
     at = words.index("Delegate")
     assert words[at + 1 : at + 3] == ["b", "true"] and words[-5:] == ["PIDs", "au", "1", "42", "0"]
+
+
+def test_a_start_is_sealed_where_others_are_in_its_pid_namespace_or_its_files(tmp_path):
+    own = {"pid": ""}
+    (tmp_path / "file").write_text("")
+    file = {"destination": "/f", "type": "bind", "source": "file", "options": ["bind"]}
+    volume = {"destination": "/v", "type": "none", "source": str(tmp_path), "options": ["rbind", "ro"]}
+    tmpfs = {"destination": "/t", "type": "tmpfs", "source": "tmpfs"}
+    assert not seal.needed_for_start({"mounts": [file, tmpfs]}, str(tmp_path), own)
+    assert seal.needed_for_start({"mounts": [file, volume]}, str(tmp_path), own)
+    assert seal.needed_for_start({}, str(tmp_path), {"pid": "/proc/1/ns/pid"})
+    assert seal.needed_for_start({}, str(tmp_path), {})

@@ -177,6 +177,12 @@ class Kernel:
         """Give the file's blocks in that range back; its size and all offsets stay. EOPNOTSUPP where it cannot."""
         self.syscall("fallocate", fd, _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE, offset, length)
 
+    def fs_type(self, fd: int) -> int:
+        """The magic number of the file system that ``fd`` is on (fstatfs(2): the first word of what it fills in)."""
+        buffer = (ctypes.c_long * 16)()
+        self._call("fstatfs", ctypes.c_int(fd), ctypes.byref(buffer))
+        return int(buffer[0])
+
     def syncfs(self, fd: int) -> None:
         """Write everything on ``fd``'s file system to the disk, and report write-back errors (Linux 5.8)."""
         self._call("syncfs", ctypes.c_int(fd))

@@ -96,12 +96,12 @@ def _make(
     """Raises ``WharfError``; then nothing of the container is left."""
     if os.geteuid() != 0:
         raise UsageError("this runtime runs as root", path="rootless")
-    if seal.needed_for_start(configs.check_namespaces(config["linux"])):
+    spaces = configs.check_namespaces(config["linux"])
+    if seal.needed_for_start(config, bundle, spaces):
         seal.ensure()
     kernel = Kernel()
     # Inherited by what we clone: no process of ours that a container can see may be looked into (CVE-2019-5736).
     kernel.prctl(PR_SET_DUMPABLE, 0)
-    spaces = configs.check_namespaces(config["linux"])
     program = filters.compile_filter(config["linux"].get("seccomp"), kernel.machine)
     profile = apparmor.choose(config["process"]) if config["process"].get("apparmorProfile") else ""
     _warn_of_capabilities(context, config["process"])

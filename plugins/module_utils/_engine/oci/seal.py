@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 from ..errors import KernelError
 
@@ -30,10 +31,17 @@ def is_sealed() -> bool:
     return os.readlink("/proc/self/exe").startswith("/memfd:" + _NAME)
 
 
-def needed_for_start(spaces: Mapping[str, str]) -> bool:
-    """Before the program runs nobody is in a pid namespace of the container's own; others may be full of people, whose
-    rights only they know."""
-    return spaces.get("pid") != ""
+def needed_for_start(config: Mapping[str, Any], bundle: str, spaces: Mapping[str, str]) -> bool:
+    """Before its program runs nobody is in a pid namespace of the container's own, nor in its files. Another pid
+    namespace may be full of people, and into a directory that is mounted others can write: the program may lie there.
+    """
+    if spaces.get("pid") != "":
+        return True
+    for mount in config.get("mounts") or ():
+        bind = mount.get("type") == "bind" or {"bind", "rbind"} & set(mount.get("options") or ())
+        if bind and os.path.isdir(os.path.join(bundle, mount.get("source") or "")):
+            return True
+    return False
 
 
 def ensure() -> None:

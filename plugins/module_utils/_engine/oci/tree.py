@@ -48,6 +48,7 @@ _PROC_FILES = {
     "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "sys/kernel/ns_last_pid",
     "sys/crypto/fips_enabled",
 }  # fmt: skip
+_PROC_MAGIC = 0x9FA0  # <linux/magic.h>
 _CGROUP = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 _READ_ONLY_FILE_SYSTEM = 30
 
@@ -300,23 +301,14 @@ def _refuse_in_proc(kernel: Kernel, root: int, destination: str) -> None:
     except OSError:  # it will be made: in /proc nothing can be
         return
     try:
-        magic = _magic(kernel, target)
+        inside = kernel.fs_type(target) == _PROC_MAGIC
     finally:
         os.close(target)
     name = destination[len("/proc/") :] if destination.startswith("/proc/") else ""
-    if magic and name not in _PROC_FILES:
+    if inside and name not in _PROC_FILES:
         raise StartError(
             "%r cannot be mounted because it is inside /proc" % destination, step="mount", path=destination
         )
-
-
-def _magic(kernel: Kernel, fd: int) -> bool:
-    """Whether ``fd`` is on a procfs. statfs(2) through libc: the number is the first word."""
-    import ctypes
-
-    buffer = (ctypes.c_long * 16)()
-    kernel._call("fstatfs", ctypes.c_int(fd), ctypes.byref(buffer))
-    return bool(buffer[0] == 0x9FA0)
 
 
 def _mount_groups(
