@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
+from helpers.bundle import COMMAND
 from module_utils._engine.errors import UsageError
 from module_utils._engine.oci import argv, control, events, main, seal, systemd, update, verbs
 
@@ -53,9 +55,18 @@ def test_errors_are_logged_in_json_where_callers_read_them(tmp_path, capsys):
 
 
 def test_errors_without_a_log_go_to_standard_error_as_text(tmp_path, capfd):
-    assert main.main(["--root", str(tmp_path), "exec", 'no"body', "true"]) == 255
+    assert main.main(["--root", str(tmp_path), "state", 'no"body']) == 1
     shown = capfd.readouterr().err
     assert "level=error" in shown and '\\"' in shown
+
+
+def test_exec_goes_on_in_a_sealed_interpreter_with_the_same_command_line(tmp_path):
+    """Not by calling ``main`` here: it would execute the tests anew."""
+    argv = [*COMMAND, "--root", str(tmp_path), "--log-format=json", "exec", "-e", "A=b c", "no-body", "true"]
+    result = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 255
+    line = json.loads(result.stderr)
+    assert line["level"] == "error" and "no-body does not exist" in line["msg"]
 
 
 @pytest.mark.parametrize(

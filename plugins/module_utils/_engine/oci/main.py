@@ -16,6 +16,7 @@ from . import argv, verbs
 
 NAME = "wharf-oci"
 SPEC = "1.2.0"
+_HELP = ("--help", "-help", "-h")
 
 
 class Context(NamedTuple):
@@ -48,6 +49,8 @@ def main(words: Sequence[str]) -> int:
         if values["help"] or not rest or rest[0] in ("help", "h"):
             return _say(_help(rest[1:]))
         verb = rest[0]
+        if verb in verbs.VERBS and rest[1:2] and rest[1] in _HELP:
+            return _say(_help([verb]))
         if verb == "exec":  # always among the container's processes: see seal. Before anything else is imported
             from . import seal
 
@@ -77,8 +80,6 @@ def _call(context: Context, name: str, words: Sequence[str]) -> int:
     verb = verbs.VERBS.get(name)
     if verb is None:
         raise UsageError("No such command: %s" % name, path=name, hint="See %s --help" % NAME)
-    if words and words[0] in ("--help", "-help", "-h"):
-        return _say(_help([name]))
     values, rest = ({}, list(words)) if name in ("checkpoint", "restore") else argv.parse(words, verb.options)
     least, most = verb.words
     if name == "ps" and len(rest) > 1 and rest[1] == "--":
