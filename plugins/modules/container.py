@@ -783,7 +783,7 @@ options:
       test_cli_compatible:
         description:
           - With V(false) and without O(healthcheck.test), there is no health check, as with
-            M(community.docker.docker_container).
+            C(docker_container).
         type: bool
       interval:
         description: Time between two checks, such as V(30s) or V(1m30s).

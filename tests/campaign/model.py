@@ -53,7 +53,11 @@ class Slot:
                 volumes=[self.volume + ":/keep"],
             )
         elif self.kind == "talker":
-            entry.update(command=["sh", "-c", COUNT], restart_policy="unless-stopped")
+            entry.update(
+                command=["sh", "-c", COUNT],
+                restart_policy="unless-stopped",
+                log_options={"max-size": "1m", "max-file": "2"},
+            )
         else:  # a job ends by itself, with a code that says which run it was
             entry.update(command=["sh", "-c", "sleep 0.%d; exit %d" % (self.number % 4, self.code)])
         return entry
