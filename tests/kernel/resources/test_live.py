@@ -98,6 +98,8 @@ LIVE: dict[str, tuple[Any, Any, Callable[[Engine, str], Any], dict[str, Any]]] =
     "cpu_shares": (512, 256, file("cpu", "cpu.shares", "cpu.weight"), {}),
     "cpuset_cpus": ("0", "1", file("cpuset", "cpuset.cpus", "cpuset.cpus"), {}),
     "pids_limit": (50, 60, file("pids", "pids.max", "pids.max"), {}),
+    "memory_swappiness": (10, 20, file("memory", "memory.swappiness", ""), {}),
+    "oom_killer": (True, None, lambda e, n: cgroup(e, n, "memory", "memory.oom_control", "").split()[1], {}),
     "device_read_bps": (at("1m"), at("2m"), rate("read_bps"), {}),
     "device_write_bps": (at("1m"), at("2m"), rate("write_bps"), {}),
     "device_read_iops": (at(100), at(200), rate("read_iops"), {}),
@@ -146,6 +148,8 @@ def test_it_comes_changes_changes_back_and_goes_while_the_process_stays(lively: 
     one, two, see, base = LIVE[option]
     if option.startswith("device_") and BLOCK is None:
         pytest.skip("no block device here")
+    if option in ("memory_swappiness", "oom_killer") and not V1:
+        pytest.skip("cgroup v2 has none")
     name = "lv-" + option.replace("_", "-")
 
     def task(value: Any, check: bool = False) -> dict[str, Any]:

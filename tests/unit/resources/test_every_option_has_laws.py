@@ -47,7 +47,7 @@ LIVE_ELSEWHERE = {
     "log_options": "test_a_stop_signal_and_the_size_of_logs_change_while_the_process_stays",
 }
 # No effect of their own in the kernel, or none in a container that runs.
-_NOTHING_TO_SEE = {"exposed_ports", "restart_retries", "cpuset_mems", "blkio_weight", "memory_swappiness", "oom_killer"}
+_NOTHING_TO_SEE = {"exposed_ports", "restart_retries", "cpuset_mems", "blkio_weight"}
 
 
 def keys(path: Path, table: str) -> set[str]:
