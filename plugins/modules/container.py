@@ -82,7 +82,8 @@ options:
     description:
       - How a running container is replaced. With V(start_first) the new one starts and, with a health check, turns
         healthy while the old one serves; then published ports switch to it in one step, and the old one is asked to
-        stop. With V(stop_first) the old one stops before the new one starts.
+        stop. Where the old one listens at a published TCP port, the new one gets up to 10 seconds to listen there, too,
+        before they switch. With V(stop_first) the old one stops before the new one starts.
       - Without it, V(start_first) is chosen unless both would write to the same volume or bind, have the same fixed
         address, or share another network namespace. The action says which it was, and why.
       - V(start_first) with a fixed address is refused.
