@@ -119,9 +119,9 @@ def test_nobody_in_the_container_can_look_into_the_runtime_that_enters_it(bundle
     # What it reads is named, so that a program the runtime has meanwhile become is not taken for the runtime.
     watch = (
         "echo up > /tmp/up; while :; do for p in /proc/[0-9]*; do "
-        "case $(cat $p/comm 2>/dev/null) in python*|wharf*) echo seen >> /tmp/seen; "
-        "case $(readlink $p/exe 2>/dev/null) in *python*) echo exe >> /tmp/leak;; esac; "
-        "grep -q libpython $p/maps 2>/dev/null && echo maps >> /tmp/leak;; esac; done; done"
+        "case $(cat $p/comm 2>/dev/null) in python*|memfd*|[0-9]*) echo seen >> /tmp/seen; "
+        "case $(readlink $p/exe 2>/dev/null) in *python*|*memfd*) echo exe >> /tmp/leak;; esac; "
+        "grep -q -e python -e memfd $p/maps 2>/dev/null && echo maps >> /tmp/leak;; esac; done; done"
     )
     bundle.process["args"] = ["sh", "-c", watch]
     name = bundle.start()
