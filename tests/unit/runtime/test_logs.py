@@ -373,3 +373,34 @@ def test_times_do_not_step_back_with_a_clock_that_is_corrected(tmp_path, path, m
 
 def test_a_missing_log_is_empty(path):
     assert list(logs.read(path)) == [] and list(logs.read(path + "/no", tail=3)) == []
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("when", range(4))
+def test_what_is_rotated_while_it_is_being_opened_is_read_once_and_whole(tmp_path, driver, compress, when, monkeypatch):
+    log = Log(tmp_path, driver, max_size=1500, max_file=100, compress=compress)
+    numbers = iter(range(10**6))
+
+    def rotate():
+        before = logs.files(log.settings["path"])
+        while logs.files(log.settings["path"]) == before:
+            log.write("stdout", b"%d\n" % next(numbers))
+
+    for _n in range(3):
+        rotate()
+    last = next(numbers)
+    log.write("stdout", b"%d\n" % last)
+    real, calls = logs._identity, []
+
+    def late(file):
+        calls.append(file)
+        if len(calls) == when + 1:  # while they are looked at once more, after all were opened
+            rotate()
+        return real(file)
+
+    monkeypatch.setattr(logs, "_identity", late)
+    for reading in (logs.read(log.path), reversed(list(logs.backward(log.path, logs.choice(None, None, ("stdout",)))))):
+        found = [int(record["log"]) for record in reading]
+        assert found == list(range(len(found))) and len(found) > last
+        calls.clear()

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 LOCAL_SUFFIX = ".local"  # of the local driver's file beside json-file's
@@ -17,6 +17,7 @@ LOCAL_SUFFIX = ".local"  # of the local driver's file beside json-file's
 # of a container that ended in the middle of it.
 _PART_SIZE = 16384 - 3
 _BLOCK = 65536
+_ROTATIONS = 50  # tries to open a log between two of them
 
 Record = dict[str, Any]
 
@@ -179,32 +180,38 @@ class Follower:
 
 
 def _forward(path: str) -> Iterator[Record]:
-    ours = files(path + LOCAL_SUFFIX)
-    plain = (record for name in files(path) for record in _json_forward(name))
-    if not ours:
-        yield from plain
-        return
-    import heapq
+    theirs, ours = _streams(path), _streams(path + LOCAL_SUFFIX)
+    try:
+        plain = (record for stream in theirs for record in _json_forward(stream))
+        if not ours:
+            yield from plain
+            return
+        import heapq
 
-    local = (record for name in ours for record in _local_forward(name))
-    yield from heapq.merge(plain, local, key=_time)
+        local = (record for stream in ours for record in _local_forward(stream))
+        yield from heapq.merge(plain, local, key=_time)
+    finally:
+        _close(theirs + ours)
 
 
 def backward(path: str, chosen: Choice) -> Iterator[Record]:
     """Those chosen, newest first. Times grow, so it ends at the first that is older (a clock set back may hide a
     little)."""
-    ours = files(path + LOCAL_SUFFIX)
-    found = (record for name in reversed(files(path)) for record in _json_backward(name))
-    if ours:
-        import heapq
+    theirs, ours = _streams(path), _streams(path + LOCAL_SUFFIX)
+    try:
+        found = (record for stream in reversed(theirs) for record in _json_backward(stream))
+        if ours:
+            import heapq
 
-        local = (record for name in reversed(ours) for record in _local_backward(name))
-        found = iter(heapq.merge(found, local, key=_time, reverse=True))
-    for record in found:
-        if record["time"] < chosen.since:
-            return
-        if chosen.takes(record):
-            yield record
+            local = (record for stream in reversed(ours) for record in _local_backward(stream))
+            found = iter(heapq.merge(found, local, key=_time, reverse=True))
+        for record in found:
+            if record["time"] < chosen.since:
+                return
+            if chosen.takes(record):
+                yield record
+    finally:
+        _close(theirs + ours)
 
 
 def _time(record: Record) -> str:
@@ -212,19 +219,49 @@ def _time(record: Record) -> str:
     return time_
 
 
-def _open(path: str) -> Any:
-    """A binary stream; None when it was rotated away or compressed meanwhile and is found under no name."""
-    for name in (path, path + ".gz"):
-        try:
-            stream = open(name, "rb")
-        except FileNotFoundError:
-            continue
-        if not name.endswith(".gz"):
-            return stream
-        import gzip
+def _streams(path: str) -> list[Any]:
+    """Binary streams of ``files(path)``, all opened before the first is read, and all at one moment between two
+    rotations: or what moved on while it was being opened would be missing, or come twice."""
+    opened: list[Any] = []
+    for _attempt in range(_ROTATIONS):
+        opened = _open(files(path))
+        if [_identity(stream.fileno()) for stream in opened] == [_identity(name) for name in files(path)]:
+            break
+        _close(opened)
+    else:
+        opened = _open(files(path))  # it rotates faster than it can be opened: whatever there is
+    return [_unpacked(stream) for stream in opened]
 
-        return gzip.GzipFile(fileobj=stream)
-    return None
+
+def _open(names: list[str]) -> list[Any]:
+    opened = []
+    for name in names:
+        try:
+            opened.append(open(name, "rb"))
+        except FileNotFoundError:  # rotated away, or compressed, this instant
+            continue
+    return opened
+
+
+def _close(streams: list[Any]) -> None:
+    for stream in streams:
+        stream.close()
+
+
+def _identity(file: Union[int, str]) -> Optional[tuple[int, int]]:
+    try:
+        status = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _unpacked(stream: Any) -> Any:
+    if not stream.name.endswith(".gz"):
+        return stream
+    import gzip
+
+    return gzip.GzipFile(fileobj=stream)
 
 
 def _is_gzip(stream: Any) -> bool:
@@ -242,58 +279,51 @@ def _parse(line: bytes) -> Optional[Record]:
     return None
 
 
-def _json_forward(path: str) -> Iterator[Record]:
-    stream = _open(path)
-    if stream is not None:
-        with stream:
-            for line in stream:
-                record = _parse(line)
-                if record is not None:
-                    yield record
-
-
-def _json_backward(path: str) -> Iterator[Record]:
-    for line in _lines_backward(path):
+def _json_forward(stream: Any) -> Iterator[Record]:
+    for line in stream:
         record = _parse(line)
         if record is not None:
             yield record
 
 
-def _lines_backward(path: str) -> Iterator[bytes]:
-    stream = _open(path)
-    if stream is None:
+def _json_backward(stream: Any) -> Iterator[Record]:
+    for line in _lines_backward(stream):
+        record = _parse(line)
+        if record is not None:
+            yield record
+
+
+def _lines_backward(stream: Any) -> Iterator[bytes]:
+    if _is_gzip(stream):
+        yield from reversed(stream.read().split(b"\n"))  # at most max-size; a gzip stream has no way back
         return
-    with stream:
-        if _is_gzip(stream):
-            yield from reversed(stream.read().split(b"\n"))  # at most max-size; a gzip stream has no way back
-            return
-        position = stream.seek(0, os.SEEK_END)
-        rest = b""
-        while position:
-            step = min(_BLOCK, position)
-            position -= step
-            stream.seek(position)
-            found = (stream.read(step) + rest).split(b"\n")
-            rest = found[0]
-            for line in reversed(found[1:]):
-                if line:
-                    yield line
-        if rest:
-            yield rest
+    position = stream.seek(0, os.SEEK_END)
+    rest = b""
+    while position:
+        step = min(_BLOCK, position)
+        position -= step
+        stream.seek(position)
+        found = (stream.read(step) + rest).split(b"\n")
+        rest = found[0]
+        for line in reversed(found[1:]):
+            if line:
+                yield line
+    if rest:
+        yield rest
 
 
-def _local_forward(path: str) -> Iterator[Record]:
+def _local_forward(stream: Any) -> Iterator[Record]:
     from .logfile import blocks
 
-    with _Blocks(path) as source:
+    with _Blocks(stream) as source:
         for block in blocks(source.read):
             yield from source.records(block)
 
 
-def _local_backward(path: str) -> Iterator[Record]:
+def _local_backward(stream: Any) -> Iterator[Record]:
     from .logfile import block_before, blocks
 
-    with _Blocks(path) as source:
+    with _Blocks(stream) as source:
         end = source.size
         if end and block_before(source.read, end) is None:  # torn, or being written just now
             for block in blocks(source.read):
@@ -309,18 +339,14 @@ def _local_backward(path: str) -> Iterator[Record]:
 class _Blocks:
     """A file of the local driver; a compressed one is read into memory."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, stream: Any) -> None:
         self._fd, self._data, self.size = -1, b"", 0
-        stream = _open(path)
-        if stream is None:
-            return
-        with stream:
-            if _is_gzip(stream):
-                self._data = stream.read()
-                self.size = len(self._data)
-            else:
-                self._fd = os.dup(stream.fileno())
-                self.size = os.fstat(self._fd).st_size
+        if _is_gzip(stream):
+            self._data = stream.read()
+            self.size = len(self._data)
+        else:
+            self._fd = os.dup(stream.fileno())
+            self.size = os.fstat(self._fd).st_size
 
     def __enter__(self) -> _Blocks:
         return self
