@@ -285,19 +285,20 @@ def test_files_that_the_engine_makes_at_every_start_are_not_written_below_its_ow
             copy(shared, "made", "/etc/" + name, content="x", mode="0644")
 
 
+def _start(engine: Engine, name: str, failed: list[Exception]) -> None:
+    try:
+        engine.run("container", name=name, state="started")
+    except Exception as error:
+        failed.append(error)
+
+
 def test_a_container_that_is_started_while_files_are_copied_to_it_has_them_all(shared: Engine) -> None:
     for turn in range(8):
         name = "meanwhile%d" % turn
         shared.container(name, command=["sh", "-c", "sleep 1000"], state="present")
         failed: list[Exception] = []
 
-        def start(name: str = name, failed: list[Exception] = failed) -> None:
-            try:
-                shared.run("container", name=name, state="started")
-            except Exception as error:
-                failed.append(error)
-
-        thread = threading.Thread(target=start)
+        thread = threading.Thread(target=_start, args=(shared, name, failed))
         thread.start()
         done = []
         for number in range(6):

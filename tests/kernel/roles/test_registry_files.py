@@ -30,7 +30,11 @@ pytestmark = [
 def call(*arguments: str, stdin: str = "") -> Any:
     """As the role calls it: the text on the command line, no file on the target."""
     done = subprocess.run(
-        [sys.executable, "-I", "-c", SCRIPT.read_text(), *arguments], input=stdin, capture_output=True, text=True
+        [sys.executable, "-I", "-c", SCRIPT.read_text(), *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -48,7 +52,9 @@ def certify(directory: Path, *names: str, days: int = 397, check: bool = False) 
 
 
 def shown(path: Path, *what: str) -> str:
-    return subprocess.run(["openssl", "x509", "-in", str(path), "-noout", *what], capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["openssl", "x509", "-in", str(path), "-noout", *what], capture_output=True, text=True, check=True
+    ).stdout
 
 
 def modes(directory: Path) -> dict[str, int]:
@@ -117,7 +123,7 @@ def test_users_are_hashed_with_bcrypt_and_a_right_hash_is_left_alone(tmp_path: P
     assert not users(path, ann, bob)["changed"] and path.read_text() == text
     done = users(path, {**ann, "password": "another"})
     assert done["why"] == "set: ann; removed: bob"
-    verified = subprocess.run(["htpasswd", "-vbB", str(path), "ann", "another"], capture_output=True)
+    verified = subprocess.run(["htpasswd", "-vbB", str(path), "ann", "another"], capture_output=True, check=False)
     assert verified.returncode == 0
     path.chmod(0o644)
     assert users(path, {**ann, "password": "another"})["changed"] and stat.S_IMODE(path.stat().st_mode) == 0o640
@@ -125,7 +131,9 @@ def test_users_are_hashed_with_bcrypt_and_a_right_hash_is_left_alone(tmp_path: P
 
 def test_a_hash_can_be_given_instead_of_a_password(tmp_path: Path) -> None:
     path = tmp_path / "htpasswd"
-    made = subprocess.run(["htpasswd", "-nbB", "-C", "5", "ann", "secret"], capture_output=True, text=True).stdout
+    made = subprocess.run(
+        ["htpasswd", "-nbB", "-C", "5", "ann", "secret"], capture_output=True, text=True, check=True
+    ).stdout
     value = made.strip().partition(":")[2]
     assert users(path, {"name": "ann", "password_hash": value})["changed"]
     assert path.read_text() == "ann:%s\n" % value
