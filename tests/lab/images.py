@@ -24,7 +24,9 @@ class LabError(Exception):
 def cache() -> str:
     """Where machines live: ``$WHARF_LAB``, or ``wharf-engine-lab`` in the user's cache directory."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.environ.get("WHARF_LAB") or os.path.join(base, "wharf-engine-lab")
+    path = os.environ.get("WHARF_LAB") or os.path.join(base, "wharf-engine-lab")
+    os.makedirs(path, exist_ok=True)
+    return path
 
 
 def directory(machine: Machine) -> str:
