@@ -235,3 +235,12 @@ def test_a_wall_clock_that_jumps_moves_no_timer(monkeypatch, jump):
     while not fired:
         loop.once()
     assert time.monotonic() - begun < 60
+
+
+def test_a_monitor_shares_all_but_about_a_megabyte_with_the_spawner(engine):
+    ids = [engine.start("exec sleep 1000") for _n in range(8)]
+    own = []
+    for cid in ids:
+        with open("/proc/%d/smaps_rollup" % engine.runtime.state(cid)["monitor_pid"]) as stream:
+            own += [int(line.split()[1]) for line in stream if line.startswith("Private_Dirty:")]
+    assert sorted(own)[len(own) // 2] < 1300, "KiB"

@@ -18,13 +18,15 @@ from typing import Any, Optional
 _HEAD = 8  # bytes: sizes of the values and of the list of descriptors, 4 each
 _BATCH = 240  # the kernel passes 253 descriptors at once
 _MAX_ORDER = 1 << 20
+# Later versions intern strings: each key would be looked up among those that there are, which writes to their pages.
+_VERSION = 2
 # Plain integers: a member of an enum takes Python code, and with it pages, each time it is used.
 _SPACE, _CLOEXEC = socket.CMSG_SPACE(4 * _BATCH), int(socket.MSG_CMSG_CLOEXEC)
 
 
 def send(sock: socket.socket, values: Any, fds: Sequence[int] = ()) -> None:
     """One message on a stream. ``values``: what ``marshal`` takes. Raises ``OSError``."""
-    raw = dumps(values)
+    raw = dumps(values, _VERSION)
     head = len(raw).to_bytes(4, "little") + len(fds).to_bytes(4, "little")
     sock.sendmsg([head], _rights(fds[:_BATCH]))
     for start in range(_BATCH, len(fds), _BATCH):
@@ -55,7 +57,7 @@ def receive(sock: socket.socket) -> Optional[tuple[Any, list[int]]]:
 
 def send_order(sock: socket.socket, values: Any, fds: Sequence[int] = ()) -> None:
     """One packet. Raises ``OSError``."""
-    sock.sendmsg([dumps(values)], _rights(fds))
+    sock.sendmsg([dumps(values, _VERSION)], _rights(fds))
 
 
 def receive_order(sock: socket.socket) -> Optional[tuple[Any, list[int]]]:

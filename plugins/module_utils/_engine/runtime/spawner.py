@@ -33,6 +33,8 @@ from ..paths import Paths
 from ..storage import overlay
 from . import handover, watch, wire
 from .kept import Kept
+from .loop import Loop
+from .stdio import Stdio
 
 from . import cleanup, monitor, reaper, stdio  # isort: skip
 from .. import process  # isort: skip
@@ -62,6 +64,7 @@ class Spawner:
         self.held = (HELD, HELD_END)
         self.kept = Kept()
         self.layout = Layout.detect()
+        self.filling: list[Any] = []
         self.wake_read, self.wake_write = os.pipe()
         for fd in (self.wake_read, self.wake_write):
             os.set_blocking(fd, False)
@@ -83,11 +86,13 @@ class Spawner:
         poll = select.poll()
         for fd in (listener, orders, wake):
             poll.register(fd, select.POLLIN)
+        _pack(_OFTEN)
         try:
             stdio.rehearse(self.kernel, self.paths.run + "/rehearsal")
         except OSError:  # a full disk; monitors are a little larger then
             pass
         gc.collect()
+        self.filling = _fill()
         gc.freeze()
         while True:
             ready = poll.poll(IDLE * 1000)
@@ -204,6 +209,26 @@ class Spawner:
         return operation != "quit"
 
 
+def _pack(functions: Sequence[Any]) -> None:
+    """Copies of their code, made one after the other, lie side by side. Running code writes to it (reference counts,
+    what the interpreter learns), so that this many functions else cost as many pages in every monitor."""
+    for function in functions:
+        function.__code__ = function.__code__.replace()
+
+
+def _fill() -> list[Any]:
+    """Objects to be kept, which take every free place in the allocator's pools (16 KiB for each size). What monitors
+    make then begins new pools, of which they write to the first page, instead of to two pages of an old one."""
+    kept: list[Any] = [None] * 32
+    for size in range(16, 513, 16):
+        for _n in range(2048):
+            thing: Any = object() if size == 16 else float(_n) if size == 32 else bytes(size - 33)
+            kept.append(thing)
+            if id(thing) % 16384 == 48:
+                break
+    return kept
+
+
 def _set_signals(wake: int) -> None:
     """For us and, so that they need not touch it, for the monitors, which put a pipe of their own in place of ours."""
     owner = os.getpid()
@@ -225,6 +250,17 @@ def _empty(fd: int) -> None:
             pass
     except BlockingIOError:
         pass
+
+
+# What runs in the spawner for each monitor, and in each monitor whose container says nothing.
+_OFTEN = (
+    Spawner._accept, Spawner._fork, Spawner._obey, Spawner._hold, Spawner._reap, Spawner.descriptors, Kept.descriptors,
+    watch.main, watch._live, watch._name_process, watch.Watch.__init__, watch.Watch._signalled,
+    handover.receive, handover._receive, handover.receive_order,
+    Loop.__init__, Loop.add, Loop.once, Loop.run,
+    Stdio.__init__, Stdio._take_over, Stdio._listen, Stdio.child_ended,
+    socket.socketpair, socket.socket.__init__, socket.socket.accept, socket.socket.close,
+)  # fmt: skip
 
 
 def main(argv: list[str]) -> None:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from .monitor import Monitor
     from .spawner import Spawner
 
+# Plain integers: a member of an enum takes Python code, and with it pages, each time it is used.
+_CHILD, _TERMINATE = int(signal.SIGCHLD), int(signal.SIGTERM)
+
 CRASHED = 2  # the exit status after which the container gets another monitor
 
 
@@ -138,11 +141,11 @@ class Watch:
         """SIGTERM is the host going down: the container is stopped as it wishes, and counts as running at the next
         boot. SIGCHLD: the starter has ended, or somebody whose descriptor tells more."""
         numbers = os.read(self.woken, 64)
-        if signal.SIGCHLD in numbers:
+        if _CHILD in numbers:
             self.stdio.child_ended()
             if self.helper and os.waitpid(self.helper, os.WNOHANG)[0]:
                 self.helper = 0
-        if signal.SIGTERM in numbers:
+        if _TERMINATE in numbers:
             monitor = self.full()
             run = monitor.run_config
             timeout = run.get("stop_timeout")
