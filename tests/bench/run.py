@@ -25,6 +25,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [ROOT + "/plugins", ROOT + "/tests"]
 
+from bench.bare import bare_rows, growth_rows  # noqa: E402
 from bench.floods import log_rows  # noqa: E402
 from bench.pulls import list_rows, pull_rows  # noqa: E402
 from bench.rows import Row, Samples, command, interleaved, timed  # noqa: E402
@@ -249,7 +250,7 @@ def report(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-GROUPS = ("pull", "images", "start", "many", "exec", "idle", "ports", "logs")
+GROUPS = ("pull", "images", "start", "bare", "many", "growth", "exec", "idle", "ports", "logs")
 
 
 def network_rows(instance: Engine, found: dict[str, str], count: int, wanted: list[str]) -> Iterator[Row]:
@@ -257,6 +258,8 @@ def network_rows(instance: Engine, found: dict[str, str], count: int, wanted: li
         yield from start_rows(instance, found, count)
     if "many" in wanted:
         yield from many_rows(instance, found)
+    if "growth" in wanted:
+        yield from growth_rows(instance)
     if "exec" in wanted:
         yield from exec_rows(instance, found, count)
     if "idle" in wanted:
@@ -287,6 +290,8 @@ def main() -> None:
             if "images" in wanted:
                 rows += list_rows(directory, options.n)
             if set(wanted) - {"pull", "images"}:
+                if "bare" in wanted:
+                    rows += bare_rows(instance, directory, options.n)
                 with private_network():
                     rows += network_rows(instance, found, options.n, wanted)
                     instance.close()
