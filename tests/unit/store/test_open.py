@@ -11,10 +11,11 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
 from helpers.store_kit import check_invariants, container, digest, fork_all, hex_id, put_image
-from module_utils._engine.errors import StateError, WharfError
+from module_utils._engine.errors import StateError, TimedOut, WharfError
 from module_utils._engine.paths import Paths
 from module_utils._engine.store import schema
 from module_utils._engine.store.state import Store
@@ -255,3 +256,47 @@ def test_opening_asks_as_little_with_200_containers_as_with_one_and_imports_noth
     assert answer["statements"] <= 4
     heavy = {"ctypes", "shutil", "tempfile", "pathlib", "logging", "asyncio", "dataclasses", "subprocess", "urllib3"}
     assert not heavy & set(answer["modules"])
+
+
+class Losing:
+    """A connection that loses the race for a transaction so many times."""
+
+    def __init__(self, real, times):
+        self.real, self.times = real, times
+
+    def execute(self, *args):
+        if self.times:
+            self.times -= 1
+            raise sqlite3.OperationalError("locking protocol")
+        return self.real.execute(*args)
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+
+def test_a_transaction_that_others_are_faster_to_begin_is_tried_again(paths, monkeypatch):
+    """SQLITE_PROTOCOL says nothing about the database."""
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with Store.open(paths) as store:
+        store.db._connection = Losing(store.db.connect(), 3)
+        assert store.containers.list() == [] and len(pauses) == 3
+        store.db._connection = Losing(store.db._connection, 10**6)
+        with pytest.raises(TimedOut, match="stayed locked by another process"):
+            store.containers.list()
+        store.db._connection = store.db._connection.real
+
+
+def test_a_store_that_others_are_faster_to_open_is_tried_again(paths, monkeypatch):
+    Store.open(paths).close()
+    real, left = sqlite3.connect, [2]
+
+    def connect(*args, **more):
+        connection = real(*args, **more)
+        left[0] -= 1
+        return Losing(connection, 1) if left[0] >= 0 else connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    with Store.open(paths) as store:
+        assert store.containers.list() == [] and left[0] == -1

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import sqlite3
 
 BUSY_SECONDS = 30.0
+_RACES = 20  # begun transactions in a row that may be lost to others
 Row = tuple[Any, ...]
 _Record = TypeVar("_Record")
 
@@ -101,23 +102,43 @@ class Database:
         if self._closed:
             raise WharfError("The store was used after it was closed", step="database")
         self._pid = os.getpid()
+        self._connection = connection = self._new_connection()
+        return connection
+
+    def _new_connection(self) -> sqlite3.Connection:
         import sqlite3
 
-        try:
-            connection = sqlite3.connect(
-                self._uri(),
-                timeout=BUSY_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-                cached_statements=256,
-                uri=True,
-            )
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("PRAGMA foreign_keys=ON")
-        except sqlite3.Error as error:
-            self._fail(error)
-        self._connection = connection
-        return connection
+        lost = 0
+        while True:
+            connection: Optional[sqlite3.Connection] = None
+            try:
+                connection = sqlite3.connect(
+                    self._uri(),
+                    timeout=BUSY_SECONDS,
+                    isolation_level=None,
+                    check_same_thread=False,
+                    cached_statements=256,
+                    uri=True,
+                )
+                connection.execute("PRAGMA synchronous=NORMAL")
+                connection.execute("PRAGMA foreign_keys=ON")
+                return connection
+            except sqlite3.Error as error:
+                if connection is not None:
+                    connection.close()
+                lost += 1
+                if lost == _RACES or not self._lost_a_race(error):
+                    self._fail(error)
+
+    def _lost_a_race(self, error: Exception) -> bool:
+        """SQLITE_PROTOCOL: for seconds others were faster to begin a transaction (https://sqlite.org/rescode.html#protocol).
+        Nothing has happened; after a pause it may be tried again."""
+        if self._depth or "locking protocol" not in str(error):
+            return False
+        import time
+
+        time.sleep(0.1)
+        return True
 
     def _uri(self) -> str:
         """On a read-only file system WAL needs help: without a -wal file nothing can change, so none is looked for;
@@ -176,10 +197,14 @@ class Database:
             connection = self.connect()
             if self._depth:
                 self._check_alive()
-            try:
-                return connection.execute(sql, args).fetchall()
-            except Exception as error:
-                self._fail(error)
+            lost = 0
+            while True:
+                try:
+                    return connection.execute(sql, args).fetchall()
+                except Exception as error:
+                    lost += 1
+                    if lost == _RACES or not self._lost_a_race(error):
+                        self._fail(error)
 
     def changed(self, sql: str, args: Sequence[Any] = ()) -> int:
         """Run one statement and return how many rows it changed."""
@@ -187,10 +212,14 @@ class Database:
             connection = self.connect()
             if self._depth:
                 self._check_alive()
-            try:
-                return connection.execute(sql, args).rowcount
-            except Exception as error:
-                self._fail(error)
+            lost = 0
+            while True:
+                try:
+                    return connection.execute(sql, args).rowcount
+                except Exception as error:
+                    lost += 1
+                    if lost == _RACES or not self._lost_a_race(error):
+                        self._fail(error)
 
     def first(self, sql: str, args: Sequence[Any] = ()) -> Optional[Row]:
         rows = self.execute(sql, args)
@@ -334,7 +363,7 @@ class Database:
                 details={"bytes_needed": reserve.STEP},
                 **where,
             ) from error
-        if isinstance(error, sqlite3.OperationalError) and "locked" in words:
+        if isinstance(error, sqlite3.OperationalError) and ("locked" in words or "locking protocol" in words):
             raise TimedOut(
                 "%s stayed locked by another process for %d seconds" % (self.path, BUSY_SECONDS), **where
             ) from error
