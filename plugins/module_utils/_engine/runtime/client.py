@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SPAWNER_TIMEOUT = 15.0
 _START_TIMEOUT = 120.0
 _RECORD_TIMEOUT = 3.0
-_MONITORS = 5  # so many in a row may die under a request
+_CHANGING = 10.0  # how long a killed monitor's container may take to get another one, or to have ended
 _GONE = (FileNotFoundError, ConnectionRefusedError)
 
 
@@ -157,15 +157,15 @@ class Runtime:
     def update(self, container: str, changes: Mapping[str, Any]) -> None:
         """Change run.json (restart, healthcheck, stop_signal, stop_timeout, log, reserve ...), of a running container
         through its monitor, with immediate effect. Raises ``Conflict`` for a port that is taken."""
-        for attempt in range(_MONITORS):
-            if self.state(container)["status"] not in ("running", "paused", "restarting"):
-                break
+        deadline = time.monotonic() + _CHANGING
+        while self.state(container)["status"] in ("running", "paused", "restarting"):
             try:
                 self._ask(container, {"op": "update", "changes": dict(changes)}, 30.0)
                 return
             except (NotFound, Interrupted):  # it ended meanwhile; or its monitor was killed, and the next one answers
-                if attempt == _MONITORS - 1:
+                if time.monotonic() > deadline:
                     raise
+                time.sleep(0.02)
         path = self.paths.container(container) + "/run.json"
         import json
 
