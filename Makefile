@@ -24,7 +24,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 say = @printf '\n== %s\n' "$(1)"
 
-.PHONY: oci oci-callers help apt venv tree lint sanity unit kernel integration molecule test campaign endure lab lab-ci lab-matrix lab-apt bench demo demo-clean collection clean
+.PHONY: oci oci-callers interop help apt venv tree lint sanity unit kernel integration molecule test campaign endure lab lab-ci lab-matrix lab-apt bench demo demo-clean collection clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -116,6 +116,10 @@ oci:  ## the runtime with runc's command line, as build/wharf-oci
 oci-callers: venv oci  ## the same under real callers: podman and dockerd (root; installs them with apt)
 	@EXTRA="podman docker.io runc crun" tools/apt.sh
 	$(PYTEST) tests/callers $(PYTEST_ARGS)
+
+interop: venv  ## our archives in docker, podman, skopeo and umoci, and theirs in us (root; installs them with apt)
+	@EXTRA="docker.io podman skopeo umoci" tools/apt.sh
+	$(PYTEST) tests/interop $(PYTEST_ARGS)
 
 collection: tree  ## the collection tarball, in .build/dist
 	cd $(TREE) && $(BIN)/ansible-galaxy collection build --force --output-path $(BUILD)/dist

@@ -51,9 +51,9 @@ options:
     description:
       - For O(source=load) and O(source=controller), what C(docker save), C(podman save), C(skopeo) or
         M(wharf.engine.image_export) wrote - a docker-archive or oci-archive, plain or compressed with gzip, bzip2, xz
-        or zstd - or the directory of an OCI layout. The image called O(name) is taken from it, or its only image,
-        which is called O(name) then whatever the archive calls it. When O(name) is another image's name now,
-        RV(actions[].detail) says so in C(replaces).
+        or zstd - or the directory of an OCI layout or of C(skopeo)'s C(dir:). The image called O(name) is taken from
+        it, or its only image, which is called O(name) then whatever the archive calls it. When O(name) is another
+        image's name now, RV(actions[].detail) says so in C(replaces).
       - For O(source=controller), a relative path is looked for where the C(copy) module looks for its C(src), in
         C(files) of the role or beside the playbook.
       - For O(source=import), a tar archive of a root file system on the target, plain or compressed with gzip,

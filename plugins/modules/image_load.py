@@ -26,7 +26,8 @@ options:
   path:
     description:
       - What C(docker save), C(podman save), C(skopeo) or M(wharf.engine.image_export) wrote, a docker-archive or
-        oci-archive, plain or compressed with gzip, bzip2, xz or zstd; or the directory of an OCI layout.
+        oci-archive, plain or compressed with gzip, bzip2, xz or zstd; or the directory of an OCI layout or of
+        C(skopeo)'s C(dir:), which has no names.
     type: path
     required: true
   names:

@@ -1,7 +1,8 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Files that hold images, opened for reading: tar archives (plain, gzip, xz, bzip2, zstd) and OCI layout directories.
+"""Files that hold images, opened for reading: tar archives (plain, gzip, xz, bzip2, zstd), directories of OCI layouts
+and of skopeo's ``dir:``.
 
 Nothing is extracted. A plain archive is indexed by its headers and read where it lies; a compressed one is first
 unpacked into a nameless file. What an archive says about names is only ever looked up in the archive's own table, so
@@ -97,13 +98,26 @@ def open_source(path: str, tmp: str) -> Source:
     try:
         mode = os.fstat(fd).st_mode
         if stat.S_ISDIR(mode):
-            return LayoutSource(path, fd)
+            return _directory(path, fd, tmp)
         if not stat.S_ISREG(mode):
             raise UsageError("Cannot load %s: it is neither a file nor a directory" % path, step="load", path="path")
         return TarSource(path, _plain(path, fd, tmp))
     except BaseException:
         os.close(fd)
         raise
+
+
+def _directory(path: str, fd: int, tmp: str) -> Source:
+    from .skopeodir import SkopeoDir, is_skopeo_dir
+
+    layout = LayoutSource(path, os.dup(fd))
+    try:
+        found = SkopeoDir(layout, tmp) if is_skopeo_dir(layout) else layout
+    except BaseException:
+        layout.close()
+        raise
+    os.close(fd)
+    return found
 
 
 # -- directories -------------------------------------------------------------------------------------------------
@@ -252,7 +266,7 @@ def _plain(path: str, fd: int, tmp: str) -> int:
     kind = compression(start)
     if not kind:
         return fd
-    out = _nameless(tmp)
+    out = nameless(tmp)
     try:
         _unpack(path, fd, kind, out)
     except BaseException:
@@ -282,7 +296,7 @@ def _unpack(path: str, fd: int, kind: str, out: int) -> None:
         unpack(fd, write, subject=path)
 
 
-def _nameless(tmp: str) -> int:
+def nameless(tmp: str) -> int:
     """A file without a name: it goes with its descriptor, whatever happens."""
     try:
         if not hasattr(os, "O_TMPFILE"):
