@@ -32,7 +32,10 @@ def bare_rows(instance: Engine, directory: str, count: int) -> Iterator[Row]:
         instance.run("container_wait", container=name)
 
     def theirs(name: str) -> Callable[[], Any]:
-        return lambda: command(name, "run", "--bundle", bundle, "wharf-bench-%d" % next(serial))()
+        def run() -> None:
+            command(name, "run", "--bundle", bundle, "wharf-bench-%d" % next(serial))()
+
+        return run
 
     peers = {}
     for name in RUNTIMES:
