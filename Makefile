@@ -76,7 +76,7 @@ kernel: venv  ## tests against the real kernel (root)
 
 integration: tree  ## real ansible-playbook runs (root)
 	$(call say,integration tests)
-	$(PYTEST) tests/integration $(if $(CI),--reruns 1) $(PYTEST_ARGS)
+	$(PYTEST) tests/integration $(SPREAD) $(PYTEST_ARGS)
 
 molecule: tree  ## the roles, verified with testinfra (root)
 	$(call say,molecule)
