@@ -95,9 +95,20 @@ def pipes() -> int:
     return found
 
 
+_others: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """Children that other tests of this process left to be reaped."""
+    _others.clear()
+    _others.update(children())
+
+
 def children() -> list[int]:
+    """Those that the test at hand has made."""
     with open("/proc/self/task/%d/children" % os.getpid()) as stream:
-        return [int(pid) for pid in stream.read().split()]
+        return [int(pid) for pid in stream.read().split() if int(pid) not in _others]
 
 
 def test_a_layer_is_unpacked_while_its_blob_still_comes_in(store: Store, registry: FakeRegistry) -> None:
