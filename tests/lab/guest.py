@@ -90,7 +90,7 @@ class Guest:
     def _launch(self, more: list[str]) -> None:
         number = self.machine.number
         argv = [
-            "nice", "-n", "15", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",
+            "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",
             "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-name", self.machine.name,
             "-serial", "file:" + self._file("console.log"), "-qmp", "unix:%s,server=on,wait=off" % self._file("qmp"),
             "-kernel", self._file("vmlinuz"), "-initrd", self._file("initrd.img"),

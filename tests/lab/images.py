@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import hashlib
 import os
@@ -36,9 +37,10 @@ def directory(machine: Machine) -> str:
 def key() -> str:
     """The private key that opens every machine; made when it is not there."""
     path = os.path.join(cache(), "id_ed25519")
-    if not os.path.exists(path):
-        os.makedirs(cache(), mode=0o700, exist_ok=True)
-        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "wharf-lab", "-f", path)
+    with open(path + ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several machines may be made at once, all for one key
+        if not os.path.exists(path + ".pub"):
+            _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "wharf-lab", "-f", path)
     return path
 
 
@@ -90,7 +92,7 @@ def ensure(machine: Machine) -> str:
 def _bootstrap(machine: Machine, root: str) -> None:
     hook = '%s "$1" %s.pub %s %d' % (_CUSTOMIZE, key(), machine.name, machine.number)
     _run(
-        "nice", "-n", "15", "mmdebstrap", "--variant=minbase", "--include=" + ",".join(machine.packages),
+        "mmdebstrap", "--variant=minbase", "--include=" + ",".join(machine.packages),
         "--customize-hook=" + hook, machine.suite, root, *([machine.sources] if machine.sources else []),
     )  # fmt: skip
 
