@@ -71,12 +71,18 @@ def start_rows(instance: Engine, found: dict[str, str], count: int) -> Iterator[
             capture_output=True,
         )
 
+    remove_containers(found)  # of a run that was interrupted
     ours()
     samples = interleaved(count, {"wharf": ours, **{name: peer(name) for name in found}})
     mine = samples.pop("wharf")
     yield Row("create + start one container, bridge network", "ms", mine, samples, "≤ 25 ms; ≥ 8 × docker and podman")
     yield Row("memory of a running container's monitor", "KiB PSS", monitors(instance), shims(found), "≤ 1024")
     yield Row("idle engine (spawner)", "KiB PSS", [pss(spawner(instance))], {}, "≤ 10240")
+    remove_containers(found)
+
+
+def remove_containers(found: dict[str, str]) -> None:
+    """The peers' containers that start_rows made."""
     for name in found:
         names = subprocess.run(
             [name, "ps", "-aq", "--filter", "name=wharf-bench-"], capture_output=True, text=True, check=False
@@ -92,6 +98,8 @@ def pss(pid: int) -> float:
 def monitors(instance: Engine) -> Samples:
     parents = []
     for shown in instance.run("container_info")["containers"]:
+        if not shown["State"]["Running"]:  # other rows' containers have ended
+            continue
         with open("/proc/%d/stat" % shown["State"]["Pid"]) as stream:
             parents.append(int(stream.read().rpartition(")")[2].split()[1]))
     return [pss(pid) for pid in parents]
