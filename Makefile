@@ -12,6 +12,7 @@ TREE       := $(BUILD)/ansible_collections/wharf/engine
 PYTEST     := $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+LAB_APT    := qemu-system-x86 qemu-utils mmdebstrap e2fsprogs openssh-client
 # Workers share the host, not files: a file's tests stay together. CI runs what failed once more and lists it as RERUN:
 # on a crowded machine one lost race must not hide what the other tests say.
 WORKERS    ?= 2
@@ -82,7 +83,7 @@ molecule: tree  ## the roles, verified with testinfra (root)
 	$(call say,molecule)
 	cd $(TREE) && PATH=$(BIN):$$PATH $(BIN)/molecule test -s host -s registry --report
 
-test: lint sanity unit kernel integration molecule  ## everything CI runs
+test: lint sanity unit kernel integration molecule  ## everything that needs no virtual machine; CI runs it, then lab-ci
 
 campaign: venv  ## random tasks and kills, invariants after each: ROUNDS=500 SEED=1 (a random seed without)
 	$(call say,campaign)
@@ -97,14 +98,15 @@ lab: tree lab-apt  ## virtual machines: SCENARIO=demo HOST=debian13; all of them
 	PYTHONPATH=tests $(BIN)/python -m lab run --tree $(TREE) $(if $(KEEP),--keep) \
 	  $(addprefix --host ,$(HOST)) $(addprefix --scenario ,$(SCENARIO))
 
-lab-ci: tree lab-apt  ## what CI runs of it: the demo, twice, and a reboot on Debian 13, within 30 minutes
-	PYTHONPATH=tests $(BIN)/python -m lab ci --tree $(TREE)
+lab-ci: tree  ## what CI runs of it: the demo, twice, and a reboot on Debian 13, within MINUTES=30
+	-@EXTRA="$(LAB_APT)" tools/apt.sh
+	@tools/lab-ci.sh $(BIN)/python $(TREE) $(or $(MINUTES),30)
 
 lab-matrix: venv  ## docs/support.md from the results of the last runs
 	PYTHONPATH=tests $(BIN)/python -m lab matrix
 
 lab-apt:
-	@EXTRA="qemu-system-x86 qemu-utils e2fsprogs openssh-client" tools/apt.sh
+	@EXTRA="$(LAB_APT)" tools/apt.sh
 
 bench: tree  ## measurements, as a table and as .build/bench.json
 	$(call say,benchmarks)

@@ -11,6 +11,7 @@ import os
 import sys
 
 from . import images, matrix, run
+from .ci import ci
 from .guest import Guest
 from .machines import MACHINES
 
@@ -31,8 +32,9 @@ def main() -> int:
     shell.add_argument("host", choices=MACHINES)
     shell.add_argument("words", nargs=argparse.REMAINDER)
     commands.add_parser("matrix", help="write docs/support.md from the results of the last runs")
-    ci = commands.add_parser("ci", help="what continuous integration runs, within 30 minutes")
-    ci.add_argument("--tree", required=True)
+    short = commands.add_parser("ci", help="what continuous integration runs")
+    short.add_argument("--tree", required=True)
+    short.add_argument("--minutes", type=float, default=30, help="what it may take at most")
     scenario = commands.add_parser("run", help="run scenarios on machines; the results are kept for the matrix")
     scenario.add_argument("--scenario", action="append", choices=run.SCENARIOS)
     scenario.add_argument("--host", action="append", choices=MACHINES)
@@ -43,6 +45,9 @@ def main() -> int:
         return _do(options)
     except images.LabError as error:
         sys.stderr.write("lab: %s\n" % error)
+        if os.environ.get("LAB_TROUBLE"):  # a task of a scenario called us
+            with open(os.environ["LAB_TROUBLE"], "w") as file:
+                file.write(str(error))
         return 1
 
 
@@ -54,7 +59,7 @@ def _do(options: argparse.Namespace) -> int:
         sys.stdout.write(matrix.write() + "\n")
         return 0
     if options.command == "ci":
-        return run.ci(options.tree)
+        return ci(options.tree, options.minutes)
     if options.command == "run":
         hosts = options.host or [name for name in MACHINES if not name.endswith("b")]
         wanted = [(scenario, host) for host in hosts for scenario in options.scenario or run.SCENARIOS]

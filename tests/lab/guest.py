@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -17,12 +19,15 @@ from .images import LabError
 from .machines import Machine
 
 _SNAPSHOT = "ready"
-_BOOT = 420.0  # seconds; an emulated processor on a busy machine
+_BOOT = 900.0  # seconds; an emulated processor on a busy machine
 
 
 class Guest:
-    def __init__(self, machine: Machine) -> None:
+    """``bound``: the machine goes off when this process ends, even when it is killed."""
+
+    def __init__(self, machine: Machine, *, bound: bool = False) -> None:
         self.machine = machine
+        self.bound = bound
         self.directory = images.directory(machine)
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -47,18 +52,17 @@ class Guest:
 
     def down(self) -> None:
         """Off, without being asked. Whatever the disk holds then is thrown away by the next ``up``."""
-        pid = self.pid()
-        if pid is None:
-            return
-        try:
-            self._qmp("quit")
-        except (OSError, LabError):
-            os.kill(pid, 9)
-        for _attempt in range(100):
-            if self.pid() is None:
+        for how in (lambda _pid: self._qmp("quit"), lambda pid: os.kill(pid, signal.SIGKILL)):
+            pid = self.pid()
+            if pid is None:
                 return
-            time.sleep(0.1)
-        raise LabError("QEMU of %s does not end" % self.machine.name)
+            with contextlib.suppress(OSError, ValueError, LabError):
+                how(pid)
+            deadline = time.monotonic() + 60
+            while self.pid() is not None and time.monotonic() < deadline:
+                time.sleep(0.1)
+        if self.pid() is not None:
+            raise LabError("QEMU of %s does not end" % self.machine.name)
 
     def cut_power(self) -> None:
         """The power is gone for a moment: memory is lost, the disk keeps what reached it. Returns when ssh answers."""
@@ -66,13 +70,20 @@ class Guest:
         time.sleep(2)
         self.wait()
 
+    def answers(self) -> bool:
+        """Whether ssh lets us in."""
+        try:
+            return self._banner() and self.ssh("true", check=False, timeout=120).returncode == 0
+        except LabError:
+            return False
+
     def wait(self, timeout: float = _BOOT) -> None:
         """Until ssh lets us in."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if self.pid() is None:
                 raise LabError("QEMU of %s ended:\n%s" % (self.machine.name, self._tail("qemu.log")))
-            if self._banner() and self.ssh("true", check=False).returncode == 0:
+            if self.answers():
                 return
             time.sleep(0.5)
         raise LabError("%s did not answer in time:\n%s" % (self.machine.name, self._tail("console.log")))
@@ -89,14 +100,16 @@ class Guest:
 
     def _launch(self, more: list[str]) -> None:
         number = self.machine.number
+        port = _free_port(self.machine.ssh_port)
         argv = [
+            *(("setpriv", "--pdeathsig", "KILL") if self.bound else ()),
             "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",
             "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-name", self.machine.name,
-            "-serial", "file:" + self._file("console.log"), "-qmp", "unix:%s,server=on,wait=off" % self._file("qmp"),
+            "-serial", "file:" + self._file("console.log"), "-qmp", "unix:qmp,server=on,wait=off",
             "-kernel", self._file("vmlinuz"), "-initrd", self._file("initrd.img"),
             "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet panic=5",
             "-drive", "file=%s,if=virtio,format=qcow2,discard=unmap" % self._file("disk.qcow2"),
-            "-netdev", "user,id=control,restrict=on,hostfwd=tcp:127.0.0.1:%d-:22" % self.machine.ssh_port,
+            "-netdev", "user,id=control,restrict=on,hostfwd=tcp:127.0.0.1:%d-:22" % port,
             "-device", "virtio-net-pci,netdev=control,mac=52:54:00:77:00:%02x" % number,
             # Frames of the lab's network travel as multicast on loopback: any number of machines, no root.
             "-netdev", "socket,id=lab,mcast=230.0.77.1:42299,localaddr=127.0.0.1",
@@ -107,28 +120,41 @@ class Guest:
             process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=self.directory
             )
-        with open(self._file("pid"), "w") as file:
-            file.write(str(process.pid))
+        for name, value in (("port", port), ("pid", process.pid)):
+            with open(self._file(name), "w") as file:
+                file.write(str(value))
         time.sleep(0.5)
 
     # -- talking -------------------------------------------------------------------------------------------------
 
+    @property
+    def port(self) -> int:
+        """Where its ssh is to be had: the machine's own port, or another one if that was taken when it started."""
+        try:
+            with open(self._file("port")) as file:
+                return int(file.read())
+        except (OSError, ValueError):
+            return self.machine.ssh_port
+
     def ssh_command(self) -> list[str]:
         return [
-            "ssh", "-i", images.key(), "-p", str(self.machine.ssh_port), "-o", "StrictHostKeyChecking=no",
+            "ssh", "-i", images.key(), "-p", str(self.port), "-o", "StrictHostKeyChecking=no",
             "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60",
             "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "wharf@127.0.0.1",
         ]  # fmt: skip
 
-    def ssh(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
-        result = subprocess.run(
-            [*self.ssh_command(), command],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+    def ssh(self, command: str, *, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        try:
+            result = subprocess.run(
+                [*self.ssh_command(), command],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise LabError("%s: %r had no answer within %d seconds" % (self.machine.name, command, timeout)) from None
         if check and result.returncode:
             raise LabError("%s: %r failed: %s" % (self.machine.name, command, result.stderr or result.stdout))
         return result
@@ -137,7 +163,7 @@ class Guest:
         """Host variables for Ansible."""
         return {
             "ansible_host": "127.0.0.1",
-            "ansible_port": self.machine.ssh_port,
+            "ansible_port": self.port,
             "ansible_user": "wharf",
             "ansible_ssh_private_key_file": images.key(),
             "ansible_python_interpreter": "/usr/bin/python3",
@@ -186,7 +212,7 @@ class Guest:
 
     def _banner(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.machine.ssh_port), 2) as sock:
+            with socket.create_connection(("127.0.0.1", self.port), 2) as sock:
                 sock.settimeout(5)
                 return sock.recv(4) == b"SSH-"
         except OSError:
@@ -207,3 +233,16 @@ class Guest:
                 return file.read()[-2000:]
         except OSError:
             return "(no %s)" % name
+
+
+def _free_port(wanted: int) -> int:
+    """``wanted``, or any other that nobody listens on, on 127.0.0.1."""
+    for port in (wanted, 0):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the last run may still fade
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(sock.getsockname()[1])
+    raise LabError("No port is free on 127.0.0.1")

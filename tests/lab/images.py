@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import glob
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 
 from .machines import Machine
@@ -75,8 +77,10 @@ def ensure(machine: Machine) -> str:
     try:
         _bootstrap(machine, root)
         for name in ("vmlinuz", "initrd.img"):
-            newest = sorted(glob.glob("%s/boot/%s-*" % (root, name)))[-1]
-            shutil.copyfile(newest, os.path.join(target, name))
+            found = sorted(glob.glob("%s/boot/%s-*" % (root, name)))
+            if not found:
+                raise LabError("%s: the packages brought no %s" % (machine.name, name))
+            shutil.copyfile(found[-1], os.path.join(target, name))
         raw = os.path.join(target, "disk.raw")
         # An older feature set than mke2fs's present default: the oldest guest's kernel and fsck must know it.
         _run("mke2fs", "-q", "-t", "ext4", "-O", "^orphan_file,^metadata_csum_seed", "-d", root, raw, _SIZE)
@@ -91,15 +95,41 @@ def ensure(machine: Machine) -> str:
 
 def _bootstrap(machine: Machine, root: str) -> None:
     hook = '%s "$1" %s.pub %s %d' % (_CUSTOMIZE, key(), machine.name, machine.number)
+    # It mounts /proc, /sys and /dev below the root and starts package scripts. In namespaces of its own, none of that
+    # can outlive it or us, and removing the root can never reach what was mounted there.
     _run(
+        "setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
         "mmdebstrap", "--variant=minbase", "--include=" + ",".join(machine.packages),
         "--customize-hook=" + hook, machine.suite, root, *([machine.sources] if machine.sources else []),
+        name="mmdebstrap",
     )  # fmt: skip
 
 
-def _run(*argv: str) -> None:
-    result = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+def _run(*argv: str, name: str = "") -> None:
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
     )
-    if result.returncode:
-        raise LabError("%s failed:\n%s" % (argv[0], result.stdout[-3000:]))
+    try:
+        output, _errors = process.communicate()
+    except BaseException:
+        end_group(process)
+        raise
+    if process.returncode:
+        raise LabError("%s failed:\n%s" % (name or argv[0], output[-3000:]))
+
+
+def end_group(process: subprocess.Popen[str]) -> None:
+    """End a process that leads a group, and all of the group. It has half a minute to clean up."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+    if process.stdout:
+        process.stdout.close()

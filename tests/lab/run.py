@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -25,6 +25,7 @@ systemctl --version | sed -n 's/^systemd \\([0-9]*\\).*/\\1/p'
 stat -f -c %T /sys/fs/cgroup | sed 's/cgroup2fs/v2/; s/tmpfs/v1 or hybrid/'
 cat /sys/module/apparmor/parameters/enabled 2>/dev/null || echo N
 """
+_LOST = "UNREACHABLE!"  # Ansible's word for a machine that does not answer
 _KEYS = ("system", "kernel", "python", "systemd", "cgroups", "apparmor")
 
 
@@ -37,6 +38,31 @@ def results() -> str:
 def run(scenario: str, host: str, tree: str, keep: bool = False) -> bool:
     """One scenario on one machine, from the collection at ``tree``. Prints as it goes; keeps the outcome."""
     guest = Guest(MACHINES[host])
+    log = os.path.join(results(), "%s-%s.log" % (scenario, host))
+    begun = time.monotonic()
+    facts: dict[str, str] = {}
+    trouble = ""
+    try:
+        guest.up()
+        facts = dict(zip(_KEYS, guest.ssh(_FACTS).stdout.splitlines()))
+        passed = play(scenario, guest, tree, log)
+    except images.LabError as error:
+        passed, trouble = False, str(error)
+        sys.stdout.write("\n== %s on %s: %s\n" % (scenario, host, error))
+    if not keep:
+        guest.down()
+    _record({
+        "scenario": scenario, "host": host, "passed": passed, "seconds": round(time.monotonic() - begun),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()), "facts": facts, "commit": _commit(), "trouble": trouble,
+    })  # fmt: skip
+    sys.stdout.write("\n== %s on %s: %s (%s)\n" % (scenario, host, "passed" if passed else "FAILED", log))
+    return passed
+
+
+def play(scenario: str, guest: Guest, tree: str, log: str, margin: str = "") -> bool:
+    """Whether a scenario passes on a machine that is up. Every line is printed, after ``margin``, and goes to the file
+    ``log``. Raises ``LabError`` when the machine was lost on the way: then the scenario says nothing about the code."""
+    host = guest.machine.name
     inventory = os.path.join(images.cache(), "inventory-%s.json" % host)
     with open(inventory, "w") as file:
         json.dump({"all": {"hosts": {host: guest.inventory()}}}, file, indent=2)
@@ -49,48 +75,40 @@ def run(scenario: str, host: str, tree: str, keep: bool = False) -> bool:
         "ANSIBLE_NOCOLOR": "1",
         "LAB_HOST": host,
         "LAB_INVENTORY": inventory,
-        "LAB_KEEP": "1",  # the machine is asked for its versions first
+        "LAB_KEEP": "1",  # whoever started the machine switches it off
+        "LAB_TROUBLE": log + ".trouble",  # what `lab up` and `lab cut-power`, called by tasks, could not do
+        "NO_COLOR": "1",
+        "COLUMNS": "160",
     }
-    begun = time.monotonic()
-    guest.up()
-    facts = dict(zip(_KEYS, guest.ssh(_FACTS).stdout.splitlines()))
     command = [scripts + "/molecule", "-c", "extensions/molecule/lab_config.yml", "test", "-s", "lab/" + scenario]
-    log = os.path.join(results(), "%s-%s.log" % (scenario, host))
+    lost = False
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(env["LAB_TROUBLE"])
     with open(log, "w") as stream:
         process = subprocess.Popen(
-            command, cwd=tree, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=tree,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
         )
-        for line in process.stdout or ():
-            sys.stdout.write(line)
-            stream.write(line)
-        passed = process.wait() == 0
-    if not keep:
-        guest.down()
-    _record({
-        "scenario": scenario, "host": host, "passed": passed, "seconds": round(time.monotonic() - begun),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()), "facts": facts, "commit": _commit(),
-    })  # fmt: skip
-    sys.stdout.write("\n== %s on %s: %s (%s)\n" % (scenario, host, "passed" if passed else "FAILED", log))
+        try:
+            for line in process.stdout or ():
+                sys.stdout.write(margin + line)
+                sys.stdout.flush()
+                stream.write(line)
+                lost = lost or _LOST in line
+            passed = process.wait() == 0
+        except BaseException:
+            images.end_group(process)
+            raise
+    if not passed and (lost or os.path.exists(env["LAB_TROUBLE"]) or not guest.answers()):
+        raise images.LabError("%s was lost during %s: see above" % (host, scenario))
     return passed
-
-
-def ci(tree: str, minutes: int = 30) -> int:
-    """What continuous integration runs. 0: passed; 1: failed; 3: could not be run, which is said."""
-
-    def too_late(_number: int, _frame: Any) -> None:
-        raise images.LabError("it took longer than %d minutes" % minutes)
-
-    signal.signal(signal.SIGALRM, too_late)
-    signal.alarm(minutes * 60)
-    try:
-        outcomes = [run(scenario, "debian13", tree) for scenario in ("demo", "reboot")]
-    except images.LabError as error:
-        sys.stdout.write("\n== THE LAB WAS NOT RUN TO ITS END: %s\n" % error)
-        return 3
-    finally:
-        signal.alarm(0)
-        Guest(MACHINES["debian13"]).down()
-    return 0 if all(outcomes) else 1
 
 
 def _record(result: dict[str, Any]) -> None:
