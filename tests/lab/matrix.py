@@ -27,7 +27,11 @@ _MEANING = (
         "demo",
         "the demo play, again without a change, and with `--check`; below the delegated unit; gone without a trace",
     ),
-    ("limits", "memory, share and set of processors, number of processes, devices, AppArmor: a load runs against each"),
+    (
+        "limits",
+        "memory, share and set of processors, number of processes, disk rates, devices, AppArmor, IDs of its own: a "
+        "load or an attempt runs against each; `wharf-oci --systemd-cgroup` below a scope of its own",
+    ),
     ("logout", "`KillUserProcesses=yes`: the session that started the container ends, the container does not"),
     ("reboot", "what should come back after a reboot does, with network and port, nothing else does; stopped in order"),
     (

@@ -39,6 +39,7 @@ RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x08, 0x10
 CLONE_NEWTIME, CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x80, 0x20000, 0x02000000, 0x04000000
 CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x10000000, 0x20000000, 0x40000000
 CLONE_PIDFD, CLONE_PARENT, CLONE_INTO_CGROUP = 0x1000, 0x8000, 0x200000000
+CLONE_KEEPS_CPUSET = (6, 3)  # the release whose CLONE_INTO_CGROUP does; see ``old_clone``
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME = 1, 4, 8, 15
 PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 23, 24, 36, 38
@@ -100,6 +101,15 @@ def _bytes(value: Optional[PathLike]) -> Optional[bytes]:
     return None if value is None else os.fsencode(value)
 
 
+def _release(text: str) -> tuple[int, int]:
+    """``(5, 10)`` of "5.10.0-32-cloud-amd64"; (0, 0) of what is none."""
+    try:
+        major, minor = text.split("-")[0].rstrip("+").split(".")[:2]
+        return int(major), int(minor)
+    except ValueError:
+        return 0, 0
+
+
 class _CloneArgs(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_uint64)
@@ -117,6 +127,7 @@ class Kernel:
         self._libc = ctypes.PyDLL(None, use_errno=True)
         self._libc.syscall.restype = ctypes.c_long
         self.machine = os.uname().machine
+        self.release = _release(os.uname().release)
         self._nr = {**_NR, **_NR_BY_MACHINE.get(self.machine, {})}
 
     def syscall(self, name: str, *args: Any, what: Optional[PathLike] = None) -> int:
@@ -315,8 +326,14 @@ class Kernel:
     def clone3(self, flags: int, cgroup_fd: Optional[int] = None) -> tuple[int, int]:
         """fork() with namespace flags in one call. Returns ``(pid, pidfd)``, ``(0, -1)`` in the child.
 
-        The child must end in ``execve`` or ``os._exit``.
+        The child must end in ``execve`` or ``os._exit``. Raises ``OSError`` EOPNOTSUPP, too, where the kernel would
+        clone into the cgroup but not onto its processors.
         """
+        if cgroup_fd is not None and self.release < CLONE_KEEPS_CPUSET:
+            from .old_clone import loses_cpuset
+
+            if loses_cpuset(cgroup_fd):
+                raise OSError(95, os.strerror(95), "clone3")
         pidfd = ctypes.c_int(-1)
         # A sibling (CLONE_PARENT) takes over our own exit signal; the kernel refuses one named here.
         exit_signal = 0 if flags & CLONE_PARENT else signal.SIGCHLD
