@@ -404,11 +404,3 @@ def test_the_resolvers_redirect_is_byte_for_byte_what_nft_makes_of_its_text(host
     host.nft("flush ruleset\n" + text)
     assert raw_rules(host) == ours
     sock.close()
-
-
-def test_chains_of_others_that_drop_what_is_forwarded_are_told(host: Namespace, firewall: Firewall) -> None:
-    firewall.sync(DESIRED)
-    assert firewall.obstacles() == []
-    host.nft("add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
-    host.nft("add table inet fw; add chain inet fw in { type filter hook input priority 0; policy drop; }")
-    assert firewall.obstacles() == ["chain FORWARD of table ip filter drops forwarded packets by default"]

@@ -24,11 +24,11 @@ from ..kernel.nfnetlink import AF_INET, AF_INET6, Batch, Nfnetlink
 from ..kernel.nftables import objects
 from ..kernel.nftables.expressions import interface_name
 from ..paths import Paths
+from . import firewall_others as others
 from . import firewall_rules as fixed
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _FAMILY_NAMES = {AF_INET: "ip", AF_INET6: "ip6"}
-_ALL_FAMILIES = {1: "inet", **_FAMILY_NAMES}
 _TRIES = 20
 _T = TypeVar("_T")
 
@@ -191,9 +191,13 @@ class Firewall:
                     _repair_elements(batch, ruleset, found)
                 else:
                     objects.replace_table(batch, ruleset)
+            others.sync(batch, nl, self.table, links)
             return len(batch) > 0
 
-        return self._transact(plan, changes)
+        links = [network.link for network in desired.networks]
+        changed = self._transact(plan, changes)
+        zones = self._zones()
+        return bool(zones and zones.bind(links)) or changed
 
     def remove(self) -> bool:
         """Take the tables away. True if there were any."""
@@ -202,6 +206,7 @@ class Firewall:
             for family in self.families:
                 if objects.read_table(nl, family, self.table, ()) is not None:
                     objects.delete_table(batch, family, self.table)
+            others.sync(batch, nl, self.table, ())
             return len(batch) > 0
 
         return self._transact(plan)
@@ -221,16 +226,18 @@ class Firewall:
                 batch = Batch()
                 _repair_elements(batch, ruleset, found)
                 sentences.extend("firewall table %s: must %s" % (name, message.what) for message in batch.messages)
-        return sentences
+        links = [network.link for network in desired.networks]
+        sentences += self._guard(lambda nl: others.differences(nl, self.table, links))
+        zones = self._zones()
+        return sentences + ["bridge %s is in no zone of firewalld" % x for x in (zones.unbound(links) if zones else ())]
 
     def obstacles(self) -> list[str]:
-        """Other programs' chains that drop forwarded packets by default: a packet must pass every table, so there
-        containers reach nothing outside unless those chains accept them. Ours alone cannot change that."""
-        return [
-            "chain %s of table %s %s drops forwarded packets by default" % (chain.name, _ALL_FAMILIES[family], table)
-            for family, table, chain in self._guard(objects.base_chains)
-            if chain.hook == objects.FORWARD and chain.policy == 0 and family in _ALL_FAMILIES and table != self.table
-        ]
+        """What of other programs' rules keeps containers' packets from passing, and is theirs to change."""
+        sentences = self._guard(lambda nl: others.obstacles(nl, self.table))
+        zones = self._zones()
+        if zones and not zones.answers():
+            sentences.append("firewalld's rules are in force, but it does not answer: start it, or flush them")
+        return sentences
 
     def observe(self) -> dict[str, Any]:
         """``{"present": all tables are there and whole, "networks": [Network...], "ports": [Port...]}``."""
@@ -244,6 +251,10 @@ class Firewall:
             if found is not None:
                 ports.extend(_read_ports(family, found))
                 networks = networks or _read_networks(found)
+        links = [network.link for network in networks]
+        present = present and not self._guard(lambda nl: others.differences(nl, self.table, links))
+        zones = self._zones()
+        present = present and not (zones and zones.unbound(links))
         return {"present": present, "networks": networks, "ports": ports}
 
     # -- single changes ----------------------------------------------------------------------------------------
@@ -319,11 +330,22 @@ class Firewall:
                         objects.add_elements(batch, family, self.table, declared, {key: b""})
                     elif there and not wanted:
                         objects.delete_elements(batch, family, self.table, declared, [key])
+            others.set_link(batch, nl, self.table, link, wanted=bool(elements))
             return len(batch) > 0
 
-        return self._or_rebuild(plan, rebuild)
+        changed = self._or_rebuild(plan, rebuild)
+        zones = self._zones()
+        return bool(zones and (zones.bind([link]) if elements else zones.unbind(link))) or changed
 
     # -- inside ------------------------------------------------------------------------------------------------
+
+    def _zones(self) -> Any:
+        """``firewalld`` where that is in force, else None. It knows of this host's own network namespace only."""
+        if self._netns_fd is not None or not self._guard(others.has_firewalld):
+            return None
+        from . import firewalld
+
+        return firewalld
 
     def _current(self, nl: Nfnetlink, element: _Element) -> Optional[bytes]:
         return objects.get_element(nl, element.family, self.table, element.map, element.key)

@@ -67,6 +67,14 @@ class Rule(NamedTuple):
         return hashlib.sha256(self.expressions).digest()[:8]
 
 
+class Listed(NamedTuple):
+    """A rule as the kernel lists it; ``comment`` and ``digest`` are empty where whoever made it gave none."""
+
+    handle: int
+    comment: str
+    digest: bytes
+
+
 class Set(NamedTuple):
     """A set, or with ``data`` a map. ``key`` and ``data`` are tuples of data types; several make a concatenation."""
 
@@ -176,6 +184,11 @@ def add_rule(batch: Batch, family: int, table: str, rule: Rule) -> None:
     batch.add(NEWRULE, family, body, "add rule %r to chain %s" % (rule.comment, rule.chain), F_CREATE | F_APPEND)
 
 
+def delete_rule(batch: Batch, family: int, table: str, chain: str, handle: int) -> None:
+    body = text(1, table) + text(2, chain) + attr(3, handle.to_bytes(8, "big"))
+    batch.add(DELRULE, family, body, "delete a rule of chain %s" % chain)
+
+
 def add_set(batch: Batch, family: int, table: str, declared: Set, number_in_batch: int) -> None:
     body = text(1, table) + text(2, declared.name) + u32(3, declared.all_flags)
     body += u32(4, type_number(declared.key)) + u32(5, type_length(declared.key))
@@ -243,15 +256,26 @@ def read_table(nl: Nfnetlink, family: int, table: str, sets: Iterable[Set]) -> O
     return Found(flags, chains, found_sets, rules, elements)
 
 
-def base_chains(nl: Nfnetlink) -> list[tuple[int, str, Chain]]:
-    """Everybody's chains that hang on a hook: ``(family, table, chain)``."""
-    found = []
+def all_chains(nl: Nfnetlink) -> Iterator[tuple[int, str, Chain]]:
+    """Everybody's: ``(family, table, chain)``."""
     for family, data in nl.dump(GETCHAIN, 0, b"", "read all chains"):
         attributes = parse(data)
-        chain = _chain(attributes)
-        if chain.hook is not None:
-            found.append((family, string(attributes.get(1, b"")), chain))
-    return found
+        yield family, string(attributes.get(1, b"")), _chain(attributes)
+
+
+def base_chains(nl: Nfnetlink) -> list[tuple[int, str, Chain]]:
+    """Those that hang on a hook."""
+    return [found for found in all_chains(nl) if found[2].hook is not None]
+
+
+def read_rules(nl: Nfnetlink, family: int, table: str, chain: str) -> list[Listed]:
+    """The rules of one chain in order, whoever made them."""
+    rules = []
+    for attributes in _dump(nl, GETRULE, family, text(1, table) + text(2, chain)):
+        if (string(attributes.get(1, b"")), string(attributes.get(2, b""))) == (table, chain):
+            _name, comment, digest = _rule(attributes)
+            rules.append(Listed(number(attributes.get(3, b"")), comment, digest))
+    return rules
 
 
 def describe_set(declared: Set) -> tuple[str, int, int, int, int]:
