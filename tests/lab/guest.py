@@ -70,6 +70,21 @@ class Guest:
         time.sleep(2)
         self.wait()
 
+    def boot_id(self) -> str:
+        """Another one after each boot; "" while it does not answer."""
+        try:
+            return self.ssh("cat /proc/sys/kernel/random/boot_id", check=False, timeout=120).stdout.strip()
+        except LabError:
+            return ""
+
+    def await_boot(self, before: str) -> None:
+        """Until it has booted since ``before``, a ``boot_id``: it resets itself at a moment of its own."""
+        deadline = time.monotonic() + 2 * _BOOT
+        while self.boot_id() in ("", before):
+            if self.pid() is None or time.monotonic() > deadline:
+                raise LabError("%s did not reset itself:\n%s" % (self.machine.name, self._tail("console.log")))
+            time.sleep(2)
+
     def answers(self) -> bool:
         """Whether ssh lets us in."""
         try:
@@ -100,16 +115,17 @@ class Guest:
 
     def _launch(self, more: list[str]) -> None:
         number = self.machine.number
-        port = _free_port(self.machine.ssh_port)
+        port, web = _free_port(self.machine.ssh_port), _free_port(self.machine.web_port)
         argv = [
             *(("setpriv", "--pdeathsig", "KILL") if self.bound else ()),
             "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",
             "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-name", self.machine.name,
             "-serial", "file:" + self._file("console.log"), "-qmp", "unix:qmp,server=on,wait=off",
             "-kernel", self._file("vmlinuz"), "-initrd", self._file("initrd.img"),
-            "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet panic=5",
+            "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet panic=5 " + self.machine.arguments,
             "-drive", "file=%s,if=virtio,format=qcow2,discard=unmap" % self._file("disk.qcow2"),
-            "-netdev", "user,id=control,restrict=on,hostfwd=tcp:127.0.0.1:%d-:22" % port,
+            "-netdev", "user,id=control,restrict=on,hostfwd=tcp:127.0.0.1:%d-:22,hostfwd=tcp:127.0.0.1:%d-:8081"
+            % (port, web),
             "-device", "virtio-net-pci,netdev=control,mac=52:54:00:77:00:%02x" % number,
             # Frames of the lab's network travel as multicast on loopback: any number of machines, no root.
             "-netdev", "socket,id=lab,mcast=230.0.77.1:42299,localaddr=127.0.0.1",
@@ -120,7 +136,7 @@ class Guest:
             process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=self.directory
             )
-        for name, value in (("port", port), ("pid", process.pid)):
+        for name, value in (("port", port), ("web", web), ("pid", process.pid)):
             with open(self._file(name), "w") as file:
                 file.write(str(value))
         time.sleep(0.5)
@@ -130,17 +146,25 @@ class Guest:
     @property
     def port(self) -> int:
         """Where its ssh is to be had: the machine's own port, or another one if that was taken when it started."""
+        return self._port("port", self.machine.ssh_port)
+
+    @property
+    def web(self) -> int:
+        """Of this machine's loopback: leads to the machine's port 8081, from outside of it."""
+        return self._port("web", self.machine.web_port)
+
+    def _port(self, name: str, usual: int) -> int:
         try:
-            with open(self._file("port")) as file:
+            with open(self._file(name)) as file:
                 return int(file.read())
         except (OSError, ValueError):
-            return self.machine.ssh_port
+            return usual
 
     def ssh_command(self) -> list[str]:
         return [
             "ssh", "-i", images.key(), "-p", str(self.port), "-o", "StrictHostKeyChecking=no",
             "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60",
-            "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "wharf@127.0.0.1",
+            "-o", "ServerAliveInterval=30", "-o", "ServerAliveCountMax=10", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "wharf@127.0.0.1",
         ]  # fmt: skip
 
     def ssh(self, command: str, *, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
@@ -172,6 +196,7 @@ class Guest:
             ),
             "ansible_ssh_timeout": 60,
             "lab_address": self.machine.address,
+            "lab_web": self.web,
         }
 
     def monitor(self, command: str) -> str:

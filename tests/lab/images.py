@@ -18,6 +18,12 @@ from .machines import Machine
 
 _CUSTOMIZE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "customize.sh")
 _SIZE = "6G"
+# Services that a scenario starts itself, by package.
+_OFF = {
+    "docker.io": ("docker.service", "docker.socket", "containerd.service"),
+    "firewalld": ("firewalld.service",),
+    "ufw": ("ufw.service",),
+}
 
 
 class LabError(Exception):
@@ -95,6 +101,9 @@ def ensure(machine: Machine) -> str:
 
 def _bootstrap(machine: Machine, root: str) -> None:
     hook = '%s "$1" %s.pub %s %d' % (_CUSTOMIZE, key(), machine.name, machine.number)
+    units = [unit for package in machine.extra for unit in _OFF.get(package, ())]
+    if units:
+        hook += ' && chroot "$1" systemctl disable --quiet ' + " ".join(units)
     # It mounts /proc, /sys and /dev below the root and starts package scripts. In namespaces of its own, none of that
     # can outlive it or us, and removing the root can never reach what was mounted there.
     _run(

@@ -32,8 +32,18 @@ class Machine(NamedTuple):
         return 42200 + self.number
 
     @property
+    def web_port(self) -> int:
+        """See ``Guest.web``."""
+        return 42300 + self.number
+
+    @property
     def address(self) -> str:
         return "10.77.0.%d" % self.number
+
+    @property
+    def arguments(self) -> str:
+        """More of them for the kernel."""
+        return "ipv6.disable=1" if self.name == "bare" else ""
 
 
 MACHINES = {
@@ -43,5 +53,7 @@ MACHINES = {
         Machine("debian12", "bookworm", 12),  # without nft: the engine does not need it
         Machine("debian11", "bullseye", 11, ("nftables",), "deb http://deb.debian.org/debian bullseye main"),
         Machine("debian13b", "trixie", 14, ("nftables",)),
+        Machine("crowded", "bookworm", 16, ("docker.io", "firewalld", "iptables", "nftables", "ufw")),
+        Machine("bare", "trixie", 17),  # no nft, and no IPv6
     )
 }
