@@ -164,7 +164,8 @@ class Guest:
         return [
             "ssh", "-i", images.key(), "-p", str(self.port), "-o", "StrictHostKeyChecking=no",
             "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60",
-            "-o", "ServerAliveInterval=30", "-o", "ServerAliveCountMax=10", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "wharf@127.0.0.1",
+            "-o", "ServerAliveInterval=30", "-o", "ServerAliveCountMax=10",
+            "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "wharf@127.0.0.1",
         ]  # fmt: skip
 
     def ssh(self, command: str, *, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
