@@ -15,7 +15,9 @@ import pytest
 from helpers.engine import Engine
 from helpers.inside import inside
 from helpers.option_laws import SLEEP, proc
+from module_utils._engine.errors import UsageError
 from module_utils._engine.kernel.syscalls import CLONE_NEWNS, MOUNT_ATTR_RDONLY, Kernel
+from module_utils._engine.resources import container_etc
 
 
 def told(result: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -57,6 +59,51 @@ def test_an_edited_file_is_drift_and_put_back_in_the_running_container(shared: E
         assert found["diff"]["before"] != found["diff"]["after"]
     assert shared.sh("edited", "cat /etc/%s" % name) == before and shared.pid("edited") == pid
     assert not task()["changed"]
+
+
+@pytest.mark.parametrize("name", ["hosts", "resolv.conf", "hostname"])
+@pytest.mark.parametrize("mode", ["none", "host", "container:edited-owner"])
+def test_an_edited_file_is_drift_whatever_network_the_container_is_in(shared: Engine, name: str, mode: str) -> None:
+    shared.container("edited-owner", command=SLEEP, stop_timeout=0, etc_hosts={"db": "10.0.0.9"})
+
+    def task(check: bool = False) -> dict[str, Any]:
+        return shared.container("edited-in", check=check, command=SLEEP, stop_timeout=0, network_mode=mode)
+
+    task()
+    assert not task()["changed"]
+    pid, before = shared.pid("edited-in"), shared.sh("edited-in", "cat /etc/%s" % name)
+    shared.sh("edited-in", "echo 192.0.2.66 evil > /etc/%s" % name)
+    for found in (task(check=True), task()):
+        assert told(found) == [("live", "drift", "network")]
+        assert found["actions"][0]["detail"]["before"] == ["/etc/%s is not as it was made" % name]
+    assert shared.sh("edited-in", "cat /etc/%s" % name) == before and shared.pid("edited-in") == pid
+    assert not task()["changed"]
+    shared.run("container", name="edited-in", state="absent", force_kill=True)
+
+
+def test_what_the_host_changes_in_its_own_files_is_nobodys_edit(
+    shared: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared.container("hosted", command=SLEEP, stop_timeout=0, network_mode="host")
+    real = container_etc._read
+    monkeypatch.setattr(container_etc, "_read", lambda path: "changed" if path == "/etc/hosts" else real(path))
+    assert not shared.container("hosted", command=SLEEP, stop_timeout=0, network_mode="host")["changed"]
+    assert shared.sh("hosted", "cat /etc/hosts") != "changed"
+
+
+def test_who_shares_a_network_has_its_owners_files_as_they_change(shared: Engine) -> None:
+    def own(**params: Any) -> dict[str, Any]:
+        return shared.container("files-owner", command=SLEEP, stop_timeout=0, **params)
+
+    own()
+    shared.container("files-guest", command=SLEEP, stop_timeout=0, network_mode="container:files-owner")
+    own(etc_hosts={"db": "10.0.0.9"}, dns_servers=["192.0.2.53"])
+    assert "10.0.0.9\tdb" in shared.sh("files-guest", "cat /etc/hosts")
+    assert "192.0.2.53" in shared.sh("files-guest", "cat /etc/resolv.conf")
+    with pytest.raises(UsageError, match="etc_hosts.*cannot be combined with network_mode container:files-owner"):
+        shared.container(
+            "files-guest", command=SLEEP, network_mode="container:files-owner", etc_hosts={"db": "10.0.0.10"}
+        )
 
 
 def test_an_edit_does_not_outlive_a_stop_and_the_task_that_starts_it_is_the_last_to_change_anything(

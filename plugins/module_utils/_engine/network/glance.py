@@ -31,6 +31,7 @@ _RTM_GETLINK, _RTM_NEWLINK, _IFLA_IFNAME, _IFLA_MASTER, _IFF_UP = 18, 16, 3, 10,
 _NFT_GETGEN, _NFTA_GEN_ID = 10 << 8 | 16, 1
 _HEADER = struct.Struct("=IHHII")
 _SEEN = "network.seen"
+NO_GENERATION = 0  # of a container that is on no network: the firewall knows nothing of it
 
 
 class Look:
@@ -79,12 +80,13 @@ def is_sound(
         here = os.stat(paths.container_netns(container_id))
         if (inside.st_dev, inside.st_ino) != (here.st_dev, here.st_ino):
             return False
+        seen = _seen(paths, container_id)
         if not members:
-            return True
+            return seen == _stamp(paths, container_id, NO_GENERATION, members, ports)
         return (
             _inside(pid, members)
             and _outside(paths, container_id, members, own)
-            and _seen(paths, container_id) == _stamp(paths, container_id, own.generation(), members, ports)
+            and seen == _stamp(paths, container_id, own.generation(), members, ports)
         )
     except (OSError, ValueError, struct.error):
         return False

@@ -335,7 +335,7 @@ class NetworkService:
         if glance.is_sound(self.paths, container_id, pid, members, ports, self._look):
             return self._missing_names(container_id, members)
         try:
-            number = glance.generation()
+            number = glance.generation() if members else glance.NO_GENERATION
         except OSError:  # then check says what is wrong
             number = -1
         drift = self.check(container_id)

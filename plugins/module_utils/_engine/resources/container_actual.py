@@ -72,9 +72,13 @@ def observed(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> dict
 
 
 def network_drift(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> list[str]:
-    """Sentences about what somebody broke in a running container's network; [] without one of its own."""
-    if facts["status"] not in ("running", "paused") or not facts.get("pid") or not owns_network(record.spec):
+    """Sentences about what somebody broke in a running container's network, or in the one it shares."""
+    if facts["status"] not in ("running", "paused") or not facts.get("pid"):
         return []
+    if not owns_network(record.spec):
+        from . import container_etc
+
+        return container_etc.drift(task, record)
     return task.network.glance(record.id, facts["pid"], remember=task.remember)
 
 

@@ -193,8 +193,12 @@ def repair(task: Task, plan: Plan, record: ContainerRecord, sentences: list[str]
     def mend(kind: str, before: list[str], execute: Callable[[], Any]) -> None:
         plan.add(Operation("live", "container", name, execute, detail={"option": kind, "before": before}, why="drift"))
 
-    if sentences:
+    if sentences and make.owns_network(record.spec):
         mend("network", sentences, lambda: task.network.mend(record.id))
+    elif sentences:
+        from . import container_etc
+
+        mend("network", sentences, container_etc.mender(task, record))
     if mounts:
         from .container_mounts import remount
 

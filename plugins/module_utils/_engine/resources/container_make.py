@@ -222,8 +222,6 @@ def write_files(task: Task, record: ContainerRecord) -> None:
         )
     directory, spec = task.paths.container(record.id), _with_ids(task, record.spec)
     hostname = container_hostname(task, record)
-    if not owns_network(spec):
-        _write_etc(task, record, hostname, directory + "/files")
     context: dict[str, Any] = {
         "id": record.id,
         "name": record.name,
@@ -233,6 +231,12 @@ def write_files(task: Task, record: ContainerRecord) -> None:
         "cgroup": cgroup_path(task, record),
         "volumes": [host_mount(task, mount) for mount in record.resolved["mounts"] if mount["type"] != "tmpfs"],
     }
+    if not owns_network(spec):
+        from . import container_etc
+
+        context["etc_dir"] = container_etc.directory(task, record)
+        if spec["network_mode"] == "host":
+            container_etc.write(task, record)
     if record.resolved.get("userns"):
         from .container_userns import context as userns_context
 
@@ -266,45 +270,10 @@ def _write_zone(path: str, name: str) -> None:
         raise _disk_error(error, path) from None
 
 
-def _write_etc(task: Task, record: ContainerRecord, hostname: str, directory: str) -> None:
-    """hosts, hostname and resolv.conf of a container without a network namespace of its own; the network room writes
-    those of the others. In place, as a running container has them mounted."""
-    from ..network import files
-
-    spec = record.spec
-    mode = spec.get("network_mode", "")
-    if mode.startswith("container:"):
-        source = task.paths.container(shared_container(task, mode).id) + "/files/"
-        texts = {name: _read(source + name) for name in ("hosts", "hostname", "resolv.conf")}
-    else:
-        # The host's own, as Docker does, where the task does not say otherwise: loopback resolvers work there.
-        texts = {"hostname": hostname + "\n", "hosts": _read("/etc/hosts"), "resolv.conf": _read("/etc/resolv.conf")}
-        if spec.get("etc_hosts"):
-            texts["hosts"] = files.hosts_text(hostname, [], extra=spec["etc_hosts"], host_gateway="127.0.0.1")
-        if spec.get("dns_servers") or spec.get("dns_search_domains") or spec.get("dns_opts"):
-            texts["resolv.conf"] = files.resolv_text(
-                files.host_resolver(),
-                internal=False,
-                dns_servers=spec.get("dns_servers", ()),
-                search=spec.get("dns_search_domains"),
-                options=spec.get("dns_opts"),
-            )
-    for name, text in texts.items():
-        files.write_in_place("%s/%s" % (directory, name), text)
-
-
 def owns_network(spec: dict[str, Any]) -> bool:
     """Whether the container has a network namespace of its own (everything but host and container:)."""
     mode = spec.get("network_mode", "")
     return mode != "host" and not mode.startswith("container:")
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except FileNotFoundError:  # a host without resolv.conf: an empty one means the same, resolv.conf(5)
-        return ""
 
 
 def container_hostname(task: Task, record: ContainerRecord) -> str:

@@ -18,6 +18,7 @@ from .task import Task
 
 MINIMUM_MEMORY = 6 << 20  # Docker's floor; a container below it cannot even start its init
 DETACHED_MODES = ("host", "none")
+_ETC = ("etc_hosts", "dns_servers", "dns_opts", "dns_search_domains")  # what hosts and resolv.conf are made of
 
 
 def wanted(task: Task) -> dict[str, Any]:
@@ -126,6 +127,9 @@ def _check_networks(spec: dict[str, Any], task: Task) -> None:
             raise bad("network_mode", mode, "cannot be combined with networks", "leave out one of the two")
         if spec.pop("published_ports", None):
             task.warn("Published ports are discarded when using %s network mode" % mode.partition(":")[0])
+        for option in _ETC if mode.startswith("container:") else ():
+            if spec.get(option):
+                raise bad(option, spec[option], "cannot be combined with network_mode %s, whose files they are" % mode)
     elif mode and all(network["name"] != mode for network in networks):
         networks.insert(0, {"name": mode})
         spec["networks"] = networks

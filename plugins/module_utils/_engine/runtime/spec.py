@@ -46,7 +46,7 @@ def generate(spec: Mapping[str, Any], image_config: Mapping[str, Any], context: 
     ``spec``: as in the contract, absent keys = not asked. ``image_config``: the ``config`` object of the image.
     ``context``: ``id``, ``name``, ``netns_path`` (None: the host's network), ``hostname``, ``files_dir`` (None: no
     /etc files are mounted), ``volumes`` [{source, target, read_only, propagation, type, recursive?}], ``cgroup``,
-    optional ``join`` {namespace type: path}, ``new_netns`` (a fresh one with only a loopback, for tests and builds),
+    optional ``etc_dir`` (hosts, hostname and resolv.conf are there: another container's), ``join`` {namespace type: path}, ``new_netns`` (a fresh one with only a loopback, for tests and builds),
     ``userns`` {"uids", "gids": ``idmap.Range``s, "path"} (a user namespace of its own; without path a new one).
 
     Raises ``UsageError`` for what cannot be: bad sysctls, ulimits, devices, security options, mount targets.
@@ -374,10 +374,11 @@ def _mounts(
     if files and spec.get("timezone"):
         defaults.append(_mount("/etc/localtime", "bind", files + "/localtime", "rbind", "rprivate", "ro", *words))
         defaults[-1].update({"own": True} if words else {})
+    etc = context.get("etc_dir") or files
     for name in ("resolv.conf", "hostname", "hosts") if files else ():
         more = [*words, *(["ro"] if root_readonly else [])]
-        defaults.append(_mount("/etc/" + name, "bind", "%s/%s" % (files, name), "rbind", "rprivate", *more))
-        defaults[-1].update({"own": True} if words else {})  # may be given to the container's root
+        defaults.append(_mount("/etc/" + name, "bind", "%s/%s" % (etc, name), "rbind", "rprivate", *more))
+        defaults[-1].update({"own": True} if words and etc == files else {})  # may be given to the container's root
     chosen: dict[str, dict[str, Any]] = {}
     for mount in defaults + asked:
         chosen.pop(mount["destination"], None)
