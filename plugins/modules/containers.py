@@ -367,12 +367,16 @@ options:
           source:
             description:
               - Path on the target for O(containers[].mounts[].type=bind), which must exist. Name of a volume for
-                O(containers[].mounts[].type=volume); without one the volume is anonymous.
+                O(containers[].mounts[].type=volume); without one the volume is anonymous. Reference or ID of an image
+                for
+                O(containers[].mounts[].type=image); it must be on the target, is never pulled, and cannot be removed
+                meanwhile. When the
+                reference means another image than before, the container is replaced.
             type: str
           type:
-            description: What is mounted.
+            description: What is mounted. An V(image) can only be read.
             type: str
-            choices: [bind, tmpfs, volume]
+            choices: [bind, image, tmpfs, volume]
             default: volume
           read_only:
             description: Mount it read-only, with everything mounted below it.
@@ -404,9 +408,9 @@ options:
             elements: dict
           subpath:
             description:
-              - Mount only this file or directory of the volume. It must exist when the container starts, and links in
-                it
-                do not lead out of the volume. For O(containers[].mounts[].type=volume).
+              - Mount only this file or directory of the volume or image. It must exist when the container starts, and
+                links in it do not lead out. For O(containers[].mounts[].type=volume) and
+                O(containers[].mounts[].type=image).
             type: str
           labels:
             description: Labels of a volume that does not exist yet. For O(containers[].mounts[].type=volume).
@@ -783,7 +787,14 @@ options:
         type: str
       storage_opts:
         description:
-          - Refused. The root file system has no quota of its own yet.
+          - V(size) is how much the container may write to its root file system, such as V(10g); writing more fails as
+            on
+            a full disk. What the image holds, volumes, and logs are not counted.
+          - Needs project quotas on the target's file system of O(containers[].state_dir). That is xfs mounted with
+            C(pquota), or ext4
+            with the feature C(project) mounted with C(prjquota). Refused elsewhere, and anything but V(size)
+            everywhere.
+          - Another size is a live change; so is none where there was one. The first size replaces the container.
         type: dict
       platform:
         description:

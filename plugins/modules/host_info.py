@@ -66,7 +66,7 @@ host:
     cgroups:
       kind: v2
       controllers: {cpu: v2, cpuset: v2, io: v2, memory: v2, pids: v2}
-    storage: {overlay: true, overlay_mode: string, erofs_files: false, idmapped_layers: true}
+    storage: {overlay: true, overlay_mode: string, erofs_files: false, idmapped_layers: true, project_quotas: false}
     network: {ip_forward: true, ipv6: true, nftables: true}
     security: {seccomp: true, apparmor: true, selinux: false, user_namespaces: true, missing_capabilities: []}
     init_system: systemd

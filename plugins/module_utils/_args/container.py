@@ -23,7 +23,7 @@ HEALTHCHECK: Table = {
 MOUNT: Table = {
     "target": {"type": "str", "required": True},
     "source": {"type": "str"},
-    "type": {"type": "str", "choices": ["bind", "tmpfs", "volume"], "default": "volume"},
+    "type": {"type": "str", "choices": ["bind", "image", "tmpfs", "volume"], "default": "volume"},
     "read_only": {"type": "bool"},
     "propagation": {
         "type": "str",
@@ -247,7 +247,7 @@ CONFIG: Table = {
     },
     "volume_driver": {"type": "str", "compare": "ignore", "change": "ignore"},  # there is one
     "runtime": {"type": "str", "compare": "ignore", "change": "ignore"},  # refused, with the reason
-    "storage_opts": {"type": "dict", "compare": "ignore", "change": "ignore"},  # refused, with the reason
+    "storage_opts": {"normal": "storage_opts", "type": "dict", "compare": "dict", "change": "live"},
     "platform": {"type": "str", "compare": "ignore", "change": "ignore"},  # the image differs then
     "auto_remove": {"type": "bool", "compare": "scalar", "change": "live"},
     "secrets": {

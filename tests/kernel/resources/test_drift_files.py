@@ -100,7 +100,7 @@ def test_who_shares_a_network_has_its_owners_files_as_they_change(shared: Engine
     own(etc_hosts={"db": "10.0.0.9"}, dns_servers=["192.0.2.53"])
     assert "10.0.0.9\tdb" in shared.sh("files-guest", "cat /etc/hosts")
     assert "192.0.2.53" in shared.sh("files-guest", "cat /etc/resolv.conf")
-    with pytest.raises(UsageError, match="etc_hosts.*cannot be combined with network_mode container:files-owner"):
+    with pytest.raises(UsageError, match=r"etc_hosts.*cannot be combined with network_mode container:files-owner"):
         shared.container(
             "files-guest", command=SLEEP, network_mode="container:files-owner", etc_hosts={"db": "10.0.0.10"}
         )

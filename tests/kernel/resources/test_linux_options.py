@@ -256,7 +256,7 @@ def test_links_are_names_in_hosts(shared: Engine) -> None:
 REFUSED: dict[str, tuple[Any, str]] = {
     "kernel_memory": ("1m", "kernel memory"),
     "runtime": ("runc", "its own runtime"),
-    "storage_opts": ({"size": "1g"}, "no quota"),
+    "storage_opts": ({"dm.basesize": "1g"}, "only the size is set"),
     "userns_mode": ("automatic", "is none of"),
     "device_requests": ([{"driver": "nvidia", "count": -1}], "'nvidia'"),
     "volume_driver": ("nfs", "no driver"),

@@ -34,6 +34,7 @@ ELSEWHERE = {
     "platform": ("test_linux_options.py", "test_another_platform_is_another_image"),
     "image": ("test_linux_options.py", "test_another_platform_is_another_image"),
     "userns_mode": ("test_userns.py", ""),
+    "storage_opts": ("test_storage_opts.py", "test_a_size_is_set_kept_changed_restored_and_taken_away"),
     "stop_timeout": ("test_follow.py", "test_a_stop_timeout_of_nothing_is_kept_and_makes_no_difference"),
 }
 # Changed live, the process the same; beside the table LIVE.
@@ -45,7 +46,9 @@ LIVE_ELSEWHERE = {
     "stop_signal": "test_a_stop_signal_and_the_size_of_logs_change_while_the_process_stays",
     "log_driver": "test_the_log_driver_changes_while_the_process_stays",
     "log_options": "test_a_stop_signal_and_the_size_of_logs_change_while_the_process_stays",
+    "storage_opts": "test_a_size_is_set_kept_changed_restored_and_taken_away",
 }
+LIVE_IN = {"storage_opts": "test_storage_opts.py"}  # the others: test_live.py
 # No effect of their own in the kernel, or none in a container that runs.
 _NOTHING_TO_SEE = {"exposed_ports", "restart_retries", "cpuset_mems", "blkio_weight"}
 
@@ -83,7 +86,7 @@ def test_an_option_that_changes_live_is_shown_to_leave_the_process_alone(option:
     if option in keys(KERNEL / "test_live.py", "LIVE") or option in _NOTHING_TO_SEE:
         return
     assert option in LIVE_ELSEWHERE, "%s is said to change live: add it to LIVE of test_live.py" % option
-    assert LIVE_ELSEWHERE[option] in functions(KERNEL / "test_live.py")
+    assert LIVE_ELSEWHERE[option] in functions(KERNEL / LIVE_IN.get(option, "test_live.py"))
 
 
 def test_no_law_is_about_an_option_that_is_not_there() -> None:

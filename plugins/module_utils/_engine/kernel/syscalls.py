@@ -54,7 +54,7 @@ _MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 0x04, 0x40
 # Numbers from 424 on are the same on every architecture (but alpha); older ones differ.
 _NR = {
     "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "clone3": 435,
-    "close_range": 436, "openat2": 437, "mount_setattr": 442,
+    "close_range": 436, "openat2": 437, "mount_setattr": 442, "quotactl_fd": 443,
 }  # fmt: skip
 _NR_BY_MACHINE = {
     "x86_64": {
@@ -72,6 +72,7 @@ _NR_BY_MACHINE = {
         "fallocate": 285,
         "sched_setattr": 314,
         "ioprio_set": 251,
+        "quotactl": 179,
     },
     "aarch64": {
         "bpf": 280,
@@ -88,6 +89,7 @@ _NR_BY_MACHINE = {
         "fallocate": 47,
         "sched_setattr": 274,
         "ioprio_set": 30,
+        "quotactl": 60,
     },
 }
 for _generic in ("riscv64", "loongarch64"):  # asm-generic numbers, as arm64

@@ -290,9 +290,10 @@ def object_name(option: str, text: str, what: str) -> str:
 
 
 _ONLY = {
-    **dict.fromkeys(("propagation", "create_mountpoint", "non_recursive"), "bind"),
-    **dict.fromkeys(("no_copy", "subpath", "labels", "volume_driver", "volume_options"), "volume"),
-    **dict.fromkeys(("tmpfs_size", "tmpfs_mode", "tmpfs_options"), "tmpfs"),
+    **dict.fromkeys(("propagation", "create_mountpoint", "non_recursive"), ("bind",)),
+    **dict.fromkeys(("no_copy", "labels", "volume_driver", "volume_options"), ("volume",)),
+    **dict.fromkeys(("tmpfs_size", "tmpfs_mode", "tmpfs_options"), ("tmpfs",)),
+    "subpath": ("volume", "image"),
 }
 _MORE = (*_ONLY, "read_only_non_recursive", "read_only_force_recursive")  # rare
 
@@ -313,13 +314,18 @@ def mount(option: str, value: dict[str, Any]) -> dict[str, Any]:
         if not source:
             raise bad(option + ".source", source, "is required for a bind mount")
         out["source"] = absolute_source(option + ".source", source)
+    elif kind == "image":
+        from . import values_linux
+
+        out.update(values_linux.image_mount(option, value))
     elif source:
         out["source"] = volume_name(option + ".source", source)
     else:
         out.update(source="", anonymous=True)
     for key, kinds in _ONLY.items():
-        if value.get(key) is not None and kind != kinds:
-            raise bad("%s.%s" % (option, key), value[key], "is for %s mounts, not for %s" % (kinds, kind))
+        if value.get(key) is not None and kind not in kinds:
+            words = "is for %s mounts, not for %s" % (" and ".join(kinds), kind)
+            raise bad("%s.%s" % (option, key), value[key], words)
     for key in ("read_only", "propagation", "no_copy"):
         if value.get(key):
             out[key] = value[key]

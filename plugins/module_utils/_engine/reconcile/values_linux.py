@@ -50,6 +50,16 @@ def device_rule(option: str, text: str) -> str:
     return "%s %s:%s %s" % (kind, major, minor, "".join(letter for letter in "rwm" if letter in access))
 
 
+def storage_opts(option: str, value: dict[str, Any]) -> dict[str, int]:
+    """``{size: bytes}``, in whole KiB."""
+    out = {}
+    for name, text in value.items():
+        if name != "size":
+            raise bad("%s.%s" % (option, name), text, "is not supported: of the root file system only the size is set")
+        out[name] = (size(option + ".size", text) + 1023) // 1024 * 1024
+    return {name: number for name, number in out.items() if number}
+
+
 def link(option: str, text: str) -> dict[str, str]:
     """``CONTAINER[:ALIAS]``."""
     name, _colon, alias = str(text).partition(":")
@@ -84,15 +94,25 @@ def tmpfs_mount(option: str, text: str) -> dict[str, Any]:
     return out
 
 
+def image_mount(option: str, value: dict[str, Any]) -> dict[str, Any]:
+    """The part of an entry of ``mounts`` that an image is mounted by; it can only be read."""
+    source = value.get("source") or ""
+    if not source:
+        raise bad(option + ".source", source, "is required for an image mount")
+    if value.get("read_only") is False:
+        raise bad(option + ".read_only", False, "cannot be for an image mount: nobody writes to an image")
+    return {"source": source, "read_only": True}
+
+
 def mount_more(option: str, value: dict[str, Any]) -> dict[str, Any]:
     """What few entries of ``mounts`` have; that it is of the right type has been seen to."""
     out: dict[str, Any] = {}
     if value.get("subpath"):
         parts = [part for part in str(value["subpath"]).split("/") if part not in ("", ".")]
-        if not value.get("source"):
+        if not value.get("source"):  # image has one always
             raise bad(option + ".subpath", value["subpath"], "needs a volume with a name: an anonymous one is empty")
         if str(value["subpath"]).startswith("/") or ".." in parts or not parts:
-            raise bad(option + ".subpath", value["subpath"], "is not a path below the volume")
+            raise bad(option + ".subpath", value["subpath"], "is not a path below the %s" % value["type"])
         out["subpath"] = "/".join(parts)
     if value.get("labels"):
         out["labels"] = {str(name): str(text) for name, text in value["labels"].items()}

@@ -68,6 +68,10 @@ def observed(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> dict
         if "cpu_quota" in record.spec:  # the same file: what is found there is told once
             found.pop("cpus")
         found.update(exact.changed(group, record.spec))
+    if "storage_opts" in record.spec:
+        from . import container_quota
+
+        found["storage_opts"] = container_quota.observed(task, record)
     return found
 
 
@@ -111,7 +115,7 @@ def _elsewhere(task: Task, pid: int, mount: dict[str, Any]) -> bool:
         return True
     try:
         there = _stat(task, root, mount["target"])
-        if mount["type"] == "tmpfs":
+        if mount["type"] in ("tmpfs", "image"):  # file systems of their own
             return there[0] != _stat(task, root, mount["target"] + "/..")[0]
         here = source_stat(task, mount)
         return there == (here.st_dev, here.st_ino)

@@ -12,7 +12,6 @@ container's very files (Docker's rule): what changes for the one has changed for
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any, Callable
 
 from ..network import files

@@ -123,7 +123,7 @@ def _host_config(task: Task, record: ContainerRecord) -> dict[str, Any]:
     memory = spec.get("memory", 0)
     bare = spec.get("privileged") or "systempaths=unconfined" in (spec.get("security_opts") or ())
     return {
-        "Binds": [_bind(m) for m in spec.get("mounts", []) if m["type"] != "tmpfs" and not m.get("anonymous")] or None,
+        "Binds": [_bind(m) for m in spec.get("mounts", []) if m["type"] in _BINDS and not m.get("anonymous")] or None,
         "ContainerIDFile": "",
         "LogConfig": {"Type": spec.get("log_driver", "json-file"), "Config": spec.get("log_options", {})},
         "NetworkMode": spec.get("network_mode") or (networks[0]["name"] if networks else "bridge"),
@@ -154,6 +154,7 @@ def _host_config(task: Task, record: ContainerRecord) -> dict[str, Any]:
         "PublishAllPorts": spec.get("publish_all_ports", False),
         "ReadonlyRootfs": spec.get("read_only", False),
         "SecurityOpt": spec.get("security_opts"),
+        "StorageOpt": {name: str(value) for name, value in spec.get("storage_opts", {}).items()} or None,
         "Sysctls": spec.get("sysctls"),
         "Tmpfs": {m["target"]: "" for m in spec.get("mounts", []) if m["type"] == "tmpfs"} or None,
         "UTSMode": spec.get("uts", ""),
@@ -202,6 +203,9 @@ def _rates(spec: dict[str, Any], option: str) -> list[dict[str, Any]]:
     return [{"Path": entry["path"], "Rate": entry["rate"]} for entry in spec.get(option, [])]
 
 
+_BINDS = ("bind", "volume")
+
+
 def _bind(mount: dict[str, Any]) -> str:
     flags = [name for key, name in (("read_only", "ro"), ("no_copy", "nocopy")) if mount.get(key)]
     if mount.get("propagation"):
@@ -222,7 +226,7 @@ def _mount(task: Task, mount: dict[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {"Type": kind}
     if kind == "volume":
         out.update(Name=mount["source"], Source=task.paths.volume_data(mount["source"]))
-    elif kind == "bind":
+    elif kind in ("bind", "image"):
         out["Source"] = mount["source"]
     else:
         out["Source"] = ""

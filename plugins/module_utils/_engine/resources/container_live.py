@@ -78,6 +78,7 @@ class LiveUpdate:
             "files": self._files,
             "ulimits": self._ulimits,
             "labels": self._labels,
+            "storage_opts": self._storage,
         }.get(group)
         return (lambda: None) if action is None else (lambda: action(record))
 
@@ -148,6 +149,11 @@ class LiveUpdate:
             other = self._old if record is self._new else self._new
             change(self._task, record, other)
 
+    def _storage(self, record: ContainerRecord) -> None:
+        from .container_quota import change
+
+        change(self._task, record)
+
     def _ports(self, record: ContainerRecord) -> None:
         task = self._task
         if not any(r.spec.get(k) for r in (self._old, self._new) for k in ("published_ports", "publish_all_ports")):
@@ -181,6 +187,10 @@ def _refined(task: Task, record: ContainerRecord, spec: dict[str, Any], differen
         from . import container_ulimits
 
         obstacle = container_ulimits.obstacle(task, record, spec)
+    elif difference.option == "storage_opts":
+        from . import container_quota
+
+        obstacle = container_quota.obstacle(task, record, spec)
     if not obstacle:
         return difference
     return difference._replace(change="replace", why="%s; %s" % (difference.why, obstacle))
@@ -228,4 +238,4 @@ def _group(option: str) -> str:
         return "ports"
     if option in _FILES:
         return "files"
-    return {"networks": "networks", "mounts": "mounts", "ulimits": "ulimits", "labels": "labels"}.get(option, "row")
+    return option if option in ("networks", "mounts", "ulimits", "labels", "storage_opts") else "row"

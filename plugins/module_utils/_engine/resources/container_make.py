@@ -15,7 +15,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..errors import DiskFull, KernelError
+from ..errors import DiskFull, KernelError, WharfError
 from .container_spec import signal_number
 from .task import Task
 
@@ -86,6 +86,10 @@ def _furnish(task: Task, record: ContainerRecord, image: ImageRecord) -> None:
         # upper's root directory is the container's "/": Docker's is 0755 root
         _wrap(os.mkdir, "%s/%s" % (directory, part), mode)
         _wrap(os.chmod, "%s/%s" % (directory, part), mode)
+    if record.spec.get("storage_opts"):
+        from .container_quota import give
+
+        give(task, record)
     fill_volumes(task, record, image)
     if record.spec.get("secrets"):
         from .container_options import store_secrets
@@ -94,7 +98,6 @@ def _furnish(task: Task, record: ContainerRecord, image: ImageRecord) -> None:
 
 
 def _take_back(task: Task, record: ContainerRecord, error: BaseException, *, keep_anonymous: bool) -> None:
-    from ..errors import WharfError
     from .container_run import remove
 
     try:
@@ -212,14 +215,7 @@ def write_files(task: Task, record: ContainerRecord) -> None:
 
     image = task.store.images.get(record.image_id)
     if image is None:
-        from ..errors import StateError
-
-        raise StateError(
-            "Image %s of container %s is missing from the store" % (record.image_id, record.name),
-            step="write_files",
-            subject="container %s" % record.name,
-            hint="pull or import the image again, or remove the container",
-        )
+        raise _no_image(record.image_id, "of container %s" % record.name)
     directory, spec = task.paths.container(record.id), _with_ids(task, record.spec)
     hostname = container_hostname(task, record)
     context: dict[str, Any] = {
@@ -246,6 +242,16 @@ def write_files(task: Task, record: ContainerRecord) -> None:
     config = oci.generate(spec, image_config(image), context)
     write_json(directory + "/config.json", config)
     write_json(directory + "/run.json", run_settings(task, record, image))
+
+
+def _no_image(image_id: str, what: str) -> WharfError:
+    from ..errors import StateError
+
+    return StateError(
+        "Image %s, %s, is missing from the store" % (image_id, what),
+        step="write_files",
+        hint="pull or import the image again, or remove the container",
+    )
 
 
 def _with_ids(task: Task, spec: dict[str, Any]) -> dict[str, Any]:
@@ -328,6 +334,11 @@ def source_stat(task: Task, mount: dict[str, Any]) -> os.stat_result:
 def host_mount(task: Task, mount: dict[str, Any]) -> dict[str, Any]:
     if mount["type"] == "volume":
         return {**mount, "source": task.paths.volume_data(mount["source"])}
+    if mount["type"] == "image":
+        image = task.store.images.get(mount["image_id"])
+        if image is None:
+            raise _no_image(mount["image_id"], "mounted on %s" % mount["target"])
+        return {**mount, "layers": layer_paths(task, image)}
     return mount
 
 

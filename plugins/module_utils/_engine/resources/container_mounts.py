@@ -9,12 +9,13 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
+from ..errors import NotFound
 from . import container_make as make
 from .container_actual import is_running, mounted_targets, state
 from .task import Task
 
 if TYPE_CHECKING:
-    from ..store.records import ContainerRecord
+    from ..store.records import ContainerRecord, ImageRecord
 
 Mount = dict[str, Any]
 
@@ -63,6 +64,8 @@ class Change:
                 return "%s is not mounted under that name" % target
             if any(other.startswith(target + "/") for other in mounted - going):
                 return "something is mounted below %s" % target
+            if mount["type"] == "image" and mount.get("subpath"):  # a file's device is not that of its mount
+                return "%s is a part of an image" % target
         return ""
 
     def execute(self) -> None:
@@ -97,9 +100,11 @@ def remount(task: Task, record: ContainerRecord, add: Sequence[Mount], remove: S
 
 
 def _identity(task: Task, pid: int, mount: Mount) -> dict[str, Any]:
-    """Device and inode of what is to be unmounted: of the source; for a tmpfs the device that the kernel's own table
-    has for it (0 when that is no tmpfs: nothing has that number), and no inode."""
-    if mount["type"] != "tmpfs":
+    """Device and inode of what is to be unmounted: of the source; for a tmpfs and an image, which are file systems of
+    their own, the device that the kernel's own table has (0 when something else is there: nothing has that number), and
+    no inode."""
+    kind = {"tmpfs": "tmpfs", "image": "overlay"}.get(mount["type"])
+    if kind is None:
         info = make.source_stat(task, mount)
         return {"destination": mount["target"], "device": info.st_dev, "inode": info.st_ino}
     from ..kernel import procfs
@@ -107,10 +112,25 @@ def _identity(task: Task, pid: int, mount: Mount) -> dict[str, Any]:
     device = ""
     for entry in procfs.mountinfo("/proc/%d/mountinfo" % pid):
         if entry.target == mount["target"]:
-            device = entry.device if entry.fstype == "tmpfs" else ""
+            device = entry.device if entry.fstype == kind else ""
     major, _colon, minor = device.partition(":")
     number = os.makedev(int(major), int(minor)) if minor else 0
     return {"destination": mount["target"], "device": number, "inode": None}
+
+
+def mounted_image(task: Task, mount: Mount) -> ImageRecord:
+    """The image that an entry of ``mounts`` names; it is never pulled. Raises ``NotFound``, ``UsageError``."""
+    from . import image_choice
+
+    found = image_choice.find(task, mount["source"])
+    if found is None:
+        raise NotFound(
+            "mounts: No such image: %s, to be mounted on %s" % (mount["source"], mount["target"]),
+            step="resolve_image",
+            path="mounts",
+            hint="pull it first with wharf.engine.image",
+        )
+    return found
 
 
 def _effect(mount: Optional[Mount]) -> Optional[Mount]:

@@ -62,6 +62,9 @@ def _default_host_ip(spec: Spec, _task: Task, value: str) -> None:
         port["host_ip"] = port["host_ip"] or address
 
 
+_FROM_OTHERS = ("type", "source", "target", "read_only", "propagation", "subpath", "non_recursive", "image_id")
+
+
 def _volumes_from(spec: Spec, task: Task, wanted: list[dict[str, Any]]) -> None:
     """Volumes and binds of other containers, at the same targets; what the task mounts itself goes before."""
     mounts = spec.setdefault("mounts", [])
@@ -79,9 +82,7 @@ def _volumes_from(spec: Spec, task: Task, wanted: list[dict[str, Any]]) -> None:
         for mount in other.resolved["mounts"]:
             if mount["type"] == "tmpfs" or mount["target"] in have:
                 continue
-            copy = {
-                k: v for k, v in mount.items() if k in ("type", "source", "target", "read_only", "propagation") and v
-            }
+            copy = {k: v for k, v in mount.items() if k in _FROM_OTHERS and v}
             if entry.get("read_only"):
                 copy["read_only"] = True
             mounts.append(copy)
@@ -201,6 +202,12 @@ def _device_requests(spec: Spec, _task: Task) -> None:
         )
 
 
+def _storage_opts(spec: Spec, task: Task) -> None:
+    from .container_quota import check as check_quota
+
+    check_quota(spec, task)
+
+
 def _auto_remove(spec: Spec, _task: Task) -> None:
     if spec.get("restart_policy"):
         raise bad("auto_remove", True, "cannot be combined with a restart_policy: one removes what the other restarts")
@@ -315,7 +322,7 @@ _CHECKS: dict[str, Callable[[Spec, Task], None]] = {
         "kernel_memory", "cannot be set: Linux has had no limit for kernel memory alone since 5.16", "memory counts it"
     ),
     "runtime": _refuse("runtime", "cannot be chosen: the engine is its own runtime"),
-    "storage_opts": _refuse("storage_opts", "are not supported: the root file system has no quota of its own yet"),
+    "storage_opts": _storage_opts,
     "userns_mode": _userns,
     "device_requests": _device_requests,
     "volume_driver": _refuse("volume_driver", "is no driver of this engine; there is local", allowed=("local",)),

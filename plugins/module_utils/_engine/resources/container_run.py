@@ -89,6 +89,10 @@ def remove(task: Task, record: ContainerRecord, *, keep_anonymous: bool = False)
     labels = {key: str(value) for key, value in record.spec.get("labels", {}).items()}
     with task.runtime.removing(record.id):
         task.network.release(record.id)
+        if record.spec.get("storage_opts"):
+            from .container_quota import release
+
+            release(task, record)
         task.store.events.fold()  # how it ended, while its name and labels are known
         task.store.containers.remove(record.id)
     if not keep_anonymous:

@@ -37,7 +37,7 @@ def wanted(task: Task) -> dict[str, Any]:
     _check_ports(spec)
     _check_security(spec, task)
     _check_process(spec)
-    _check_mounts(spec)
+    _check_mounts(spec, task)
     if "log_driver" in spec or "log_options" in spec:
         from . import container_logging
 
@@ -217,8 +217,12 @@ def _check_process(spec: dict[str, Any]) -> None:
             raise bad("devices", entry["source"], "is not a device")
 
 
-def _check_mounts(spec: dict[str, Any]) -> None:
+def _check_mounts(spec: dict[str, Any], task: Task) -> None:
     for mount in spec.get("mounts", []):
+        if mount["type"] == "image":
+            from .container_mounts import mounted_image
+
+            mount["image_id"] = mounted_image(task, mount).id
         if mount["type"] == "volume" and mount.get("read_only") and mount.get("anonymous"):
             raise bad(
                 "mounts", mount["target"], "is an anonymous volume, which cannot be read-only: nothing could fill it"

@@ -30,12 +30,13 @@ def facts(task: Task) -> dict[str, Any]:
     """``{kernel, python, cgroups, storage, network, security, state, problems, fallbacks, engine}``."""
     from ..kernel import apparmor
     from ..kernel.cgroups import Layout
-    from ..storage import overlay, shifted
+    from ..storage import overlay, quota, shifted
 
     layout = Layout.detect()
     place = task.paths.state if os.path.isdir(task.paths.state) else None
     storage = overlay.probe(task.kernel, place)
     storage["idmapped_layers"] = shifted.idmapped_layers(task.kernel, place or "/var/tmp")
+    storage["project_quotas"] = quota.is_possible(task.kernel, task.paths.state)
     host: dict[str, Any] = {
         "engine": {"version": VERSION, "state_dir": task.paths.state, "run_dir": task.paths.run},
         "kernel": {"release": platform.release(), "machine": platform.machine()},

@@ -63,10 +63,12 @@ def open_sources(
     for mount in wanted:
         if mount["type"] == "proc" and mount.get("of"):
             found[mount["destination"]] = Source(_proc_of(kernel, mount), True)
-        if mount["type"] != "bind":
+        if mount["type"] not in ("bind", "image"):
             continue
         try:
-            if mount.get("from"):
+            if mount["type"] == "image":
+                fd = _image(kernel, mount, mapped)
+            elif mount.get("from"):
                 fd = _from_elsewhere(kernel, mount)
             elif mount.get("within"):
                 fd = _part(kernel, mount, mapped)
@@ -77,6 +79,22 @@ def open_sources(
             raise
         found[mount["destination"]] = Source(fd, stat.S_ISDIR(os.fstat(fd).st_mode))
     return found
+
+
+def _image(kernel: Kernel, mount: Mapping[str, Any], mapped: Optional[Mapped]) -> int:
+    """An image of its own, read-only, or what is ``within`` it: links in it lead nowhere else."""
+    from ..storage import overlay  # whoever starts a container has it already
+
+    ids = mapped.fd if mapped is not None and {"idmap", "ridmap"} & set(mount["options"]) else None
+    whole = overlay.mount_rootfs(kernel, [(path, form) for path, form in mount["layers"]], userns_fd=ids)
+    if not mount.get("within"):
+        return whole
+    try:
+        return overlay.part(kernel, whole, mount["within"])
+    except OSError as error:
+        raise KernelError.wrap(error, "Cannot open %s in the image" % mount["within"], step="image_mount") from error
+    finally:
+        os.close(whole)
 
 
 def _proc_of(kernel: Kernel, mount: Mapping[str, Any]) -> int:

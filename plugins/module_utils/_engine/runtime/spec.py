@@ -46,8 +46,9 @@ def generate(spec: Mapping[str, Any], image_config: Mapping[str, Any], context: 
     ``spec``: as in the contract, absent keys = not asked. ``image_config``: the ``config`` object of the image.
     ``context``: ``id``, ``name``, ``netns_path`` (None: the host's network), ``hostname``, ``files_dir`` (None: no
     /etc files are mounted), ``volumes`` [{source, target, read_only, propagation, type, recursive?}], ``cgroup``,
-    optional ``etc_dir`` (hosts, hostname and resolv.conf are there: another container's), ``join`` {namespace type: path}, ``new_netns`` (a fresh one with only a loopback, for tests and builds),
-    ``userns`` {"uids", "gids": ``idmap.Range``s, "path"} (a user namespace of its own; without path a new one).
+    optional ``etc_dir`` (hosts, hostname and resolv.conf are there: another container's), ``join`` {namespace type:
+    path}, ``new_netns`` (a fresh one with only a loopback, for tests and builds), ``userns`` {"uids", "gids":
+    ``idmap.Range``s, "path"} (a user namespace of its own; without path a new one).
 
     Raises ``UsageError`` for what cannot be: bad sysctls, ulimits, devices, security options, mount targets.
     """
@@ -352,8 +353,8 @@ def _mounts(
 ) -> list[dict[str, Any]]:
     """Defaults, the three /etc files, then what was asked; one per target, the last one wins, parents first."""
     words = id_words(context.get("userns"))
-    asked = [_bind(volume, words) for volume in context.get("volumes") or ()]
-    asked += [_tmpfs(mount) for mount in spec.get("mounts") or () if mount.get("type") == "tmpfs"]
+    tmpfs = [entry for entry in spec.get("mounts") or () if entry.get("type") == "tmpfs"]
+    asked = _asked([*(context.get("volumes") or ()), *tmpfs], words)
     targets = [mount["destination"] for mount in asked]
     defaults = _default_mounts(spec, privileged)
     if "/dev" in targets:
@@ -414,7 +415,13 @@ def id_words(mapping: Optional[Mapping[str, Any]]) -> list[str]:
 
 def mount(entry: Mapping[str, Any], words: Sequence[str] = ()) -> dict[str, Any]:
     """The OCI form of one mount, whose ``source`` is a path of the host by now. ``words``: see ``id_words``."""
-    return _tmpfs(entry) if entry["type"] == "tmpfs" else _bind(entry, words)
+    if entry.get("type") == "image":
+        return _image(entry, words)
+    return _tmpfs(entry) if entry.get("type") == "tmpfs" else _bind(entry, words)
+
+
+def _asked(entries: Sequence[Mapping[str, Any]], words: Sequence[str]) -> list[dict[str, Any]]:
+    return [mount(entry, words) for entry in entries]
 
 
 def _bind(volume: Mapping[str, Any], more: Sequence[str] = ()) -> dict[str, Any]:
@@ -423,6 +430,15 @@ def _bind(volume: Mapping[str, Any], more: Sequence[str] = ()) -> dict[str, Any]
     made = _mount(_target(volume["target"]), "bind", volume["source"], *words, *more)
     if volume.get("subpath"):
         made["within"] = volume["subpath"]
+    return made
+
+
+def _image(entry: Mapping[str, Any], more: Sequence[str]) -> dict[str, Any]:
+    """A type of our own: ``layers`` [(directory, form)], base first."""
+    made = _mount(_target(entry["target"]), "image", entry["source"], "ro", *more)
+    made["layers"] = entry["layers"]
+    if entry.get("subpath"):
+        made["within"] = entry["subpath"]
     return made
 
 

@@ -69,7 +69,7 @@ class Copier:
         """Files with holes are as long as their owner says: a container could ask for more than there is."""
         info = os.fstatvfs(target.fd)
         free = info.f_bavail * info.f_frsize
-        if self.bytes > free:
+        if self.bytes > free and not info.f_flag & os.ST_RDONLY:  # that is told when it is written to
             raise DiskFull(
                 "%d bytes are to be copied, and %d are free %s" % (self.bytes, free, self.target.words),
                 step="copy",

@@ -13,11 +13,11 @@ Layers and uppers are opened after unshare(2): overlay refuses directories of an
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn, Optional
 
 from ..errors import KernelError, WharfError
-from ..kernel.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_RDONLY, MS_REC, Kernel
+from ..kernel.syscalls import CLONE_NEWNS, MOUNT_ATTR_RDONLY, MS_PRIVATE, MS_RDONLY, MS_REC, Kernel
 
 _PLACE = "/run"  # hidden only inside the private namespace; everything needed below it was opened before
 
@@ -32,12 +32,30 @@ def mount_overlay(
     userns_fd: Optional[int] = None,
 ) -> int:
     """As ``overlay.mount_rootfs``; ``padded`` adds an empty lowest layer. Raises ``OSError`` or ``KernelError``."""
+    return _elsewhere(kernel, lambda: _mount(kernel, layers, upper, work, options, padded, userns_fd))
+
+
+def part(kernel: Kernel, whole: int, path: str) -> int:
+    """As ``overlay.part``: what is to be cloned has to be attached somewhere. Raises ``OSError``."""
+
+    def cut() -> int:
+        place = os.open(_PLACE, os.O_PATH | os.O_DIRECTORY)
+        kernel.move_mount(whole, place, what=_PLACE)
+        root = os.open(_PLACE, os.O_PATH | os.O_DIRECTORY)
+        there = kernel.open_in_root(root, path, os.O_PATH)
+        return kernel.clone_tree(there, "", attr_set=MOUNT_ATTR_RDONLY, recursive=False)
+
+    return _elsewhere(kernel, cut)
+
+
+def _elsewhere(kernel: Kernel, work: Callable[[], int]) -> int:
+    """The descriptor that ``work`` returns in a child with a mount namespace of its own."""
     import socket
 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
-        _child(kernel, layers, upper, work, options, padded, userns_fd, theirs.fileno())
+        _child(kernel, work, theirs.fileno())
     theirs.close()
     try:
         message, fds, _flags, _address = socket.recv_fds(ours, 4096, 1)
@@ -50,23 +68,15 @@ def mount_overlay(
     raise OSError(int(number or 5), words or "the mount helper died", "overlay")
 
 
-def _child(
-    kernel: Kernel,
-    layers: Sequence[tuple[str, str]],
-    upper: Optional[str],
-    work: Optional[str],
-    options: Sequence[tuple[str, Optional[str]]],
-    padded: bool,
-    userns_fd: Optional[int],
-    channel: int,
-) -> NoReturn:
+def _child(kernel: Kernel, work: Callable[[], int], channel: int) -> NoReturn:
     import socket
 
     try:
         sock = socket.socket(fileno=channel)
         try:
-            fd = _mount(kernel, layers, upper, work, options, padded, userns_fd)
-            socket.send_fds(sock, [b"0 ok"], [fd])
+            kernel.unshare(CLONE_NEWNS)
+            kernel.mount(None, "/", None, MS_REC | MS_PRIVATE)
+            socket.send_fds(sock, [b"0 ok"], [work()])
         except OSError as error:
             sock.send(b"%d %s" % (error.errno or 5, (error.strerror or str(error)).encode()))
         except WharfError as error:
@@ -86,8 +96,6 @@ def _mount(
 ) -> int:
     from .overlay import open_layer, open_mapped, tree_path
 
-    kernel.unshare(CLONE_NEWNS)
-    kernel.mount(None, "/", None, MS_REC | MS_PRIVATE)
     directory = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
     trees: dict[int, int] = {}
     images: dict[int, int] = {}

@@ -140,6 +140,21 @@ def mount_rootfs(
         ) from error
 
 
+def part(kernel: Kernel, whole: int, path: str) -> int:
+    """What is at ``path`` in a detached mount, as one of its own; ``whole`` stays open. Raises ``OSError``."""
+    there = kernel.open_in_root(whole, path, os.O_PATH)
+    try:
+        return kernel.clone_tree(there, "", attr_set=MOUNT_ATTR_RDONLY, recursive=False)
+    except OSError as error:
+        if error.errno != 22:  # EINVAL: before 6.15 a detached mount has no clones
+            raise
+    finally:
+        os.close(there)
+    from . import legacy
+
+    return legacy.part(kernel, whole, path)
+
+
 def _by_fd(
     kernel: Kernel,
     layers: Layers,

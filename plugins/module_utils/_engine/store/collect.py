@@ -25,7 +25,7 @@ def collect(store: Store) -> dict[str, Any]:
     with store.transaction(freeing=True):
         forgotten = store.db.changed(
             "DELETE FROM images WHERE doomed = 1 AND NOT EXISTS"
-            " (SELECT 1 FROM containers WHERE containers.image_id = images.id)"
+            " (SELECT 1 FROM containers WHERE image_id = images.id OR instr(resolved, images.id))"
         )
     if forgotten:
         store.db.sync()

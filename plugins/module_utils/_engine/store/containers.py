@@ -25,6 +25,7 @@ _COLUMNS = "id, name, image_id, image_ref, spec, desired, created_at, resolved, 
 _UPDATABLE = frozenset(("image_id", "image_ref", "spec", "desired", "resolved", "generation"))
 _JSON = frozenset(("spec", "resolved"))
 REMOVED = ".removed"
+OF_IMAGE = "(image_id = ?1 OR instr(resolved, ?1))"  # an ID occurs nowhere but where an image is meant
 
 
 class Containers:
@@ -73,7 +74,8 @@ class Containers:
         return damaged(self._db.execute("SELECT %s FROM containers" % _COLUMNS), _record)
 
     def of_image(self, image_id: str) -> List[ContainerRecord]:
-        rows = self._db.execute("SELECT %s FROM containers WHERE image_id = ? ORDER BY name" % _COLUMNS, (image_id,))
+        """Those that are made of an image or have it mounted."""
+        rows = self._db.execute("SELECT %s FROM containers WHERE %s ORDER BY name" % (_COLUMNS, OF_IMAGE), (image_id,))
         return readable(rows, _record)
 
     def mentioning(self, text: str) -> List[ContainerRecord]:
@@ -95,7 +97,8 @@ class Containers:
             owner = self.by_name(record.name)
             if owner is not None:
                 raise _taken(record.name, owner.id)
-            if need_image and not self._db.first("SELECT 1 FROM images WHERE id = ?", (record.image_id,)):
+            needed = [record.image_id, *(m["image_id"] for m in record.resolved.get("mounts", ()) if "image_id" in m)]
+            if need_image and not all(self._db.first("SELECT 1 FROM images WHERE id = ?", (one,)) for one in needed):
                 raise NotFound(
                     "Image %s was removed while container %s was being created" % (record.image_ref, record.name),
                     step="create_container",
