@@ -56,7 +56,7 @@ class Guest:
             pid = self.pid()
             if pid is None:
                 return
-            with contextlib.suppress(OSError, ValueError, LabError):
+            with contextlib.suppress(OSError, LabError):
                 how(pid)
             deadline = time.monotonic() + 60
             while self.pid() is not None and time.monotonic() < deadline:
@@ -122,7 +122,9 @@ class Guest:
             "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-name", self.machine.name,
             "-serial", "file:" + self._file("console.log"), "-qmp", "unix:qmp,server=on,wait=off",
             "-kernel", self._file("vmlinuz"), "-initrd", self._file("initrd.img"),
-            "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet panic=5 " + self.machine.arguments,
+            # On a busy host the machine stands still for minutes: no reason for its systemd to kill what was slow.
+            "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet panic=5 systemd.service_watchdogs=no "
+            + self.machine.arguments,
             "-drive", "file=%s,if=virtio,format=qcow2,discard=unmap" % self._file("disk.qcow2"),
             "-netdev", "user,id=control,restrict=on,hostfwd=tcp:127.0.0.1:%d-:22,hostfwd=tcp:127.0.0.1:%d-:8081"
             % (port, web),
@@ -208,18 +210,21 @@ class Guest:
         return answer
 
     def _qmp(self, command: str, arguments: Optional[dict[str, Any]] = None) -> Any:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(300)
-            # The path may be longer than a socket's address allows; the one through /proc is not.
-            fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                sock.connect("/proc/self/fd/%d/qmp" % fd)
-            finally:
-                os.close(fd)
-            stream = sock.makefile("rwb")
-            stream.readline()  # the greeting
-            self._exchange(stream, {"execute": "qmp_capabilities"})
-            return self._exchange(stream, {"execute": command, "arguments": arguments or {}})
+        try:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(600)
+                # The path may be longer than a socket's address allows; the one through /proc is not.
+                fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    sock.connect("/proc/self/fd/%d/qmp" % fd)
+                finally:
+                    os.close(fd)
+                stream = sock.makefile("rwb")
+                stream.readline()  # the greeting
+                self._exchange(stream, {"execute": "qmp_capabilities"})
+                return self._exchange(stream, {"execute": command, "arguments": arguments or {}})
+        except (OSError, ValueError) as error:
+            raise LabError("QEMU of %s gives no answer to %s: %s" % (self.machine.name, command, error)) from error
 
     def _exchange(self, stream: Any, message: dict[str, Any]) -> Any:
         stream.write(json.dumps(message).encode() + b"\n")
