@@ -58,6 +58,10 @@ class Engine:
 
     def run(self, noun: str, check: bool = False, **params: Any) -> dict[str, Any]:
         """One task: defaults filled in as Ansible does, result as the module returns it."""
+        return dispatch(noun, self.filled(noun, **params), check_mode=check, diff=True)
+
+    def filled(self, noun: str, **params: Any) -> dict[str, Any]:
+        """The parameters as Ansible hands them to a module, defaults and all."""
         spec = common.argument_spec(*_TABLES[noun])
         filled = {name: option.get("default") for name, option in spec.items()}
         unknown = set(params) - set(filled)
@@ -67,7 +71,7 @@ class Engine:
         for name, option in spec.items():
             if option.get("elements") == "dict" and option.get("options") and filled[name]:
                 filled[name] = [_complete(option["options"], item) for item in filled[name]]
-        return dispatch(noun, filled, check_mode=check, diff=True)
+        return filled
 
     def busybox(self, name: str = "bb:1", changes: Optional[list[str]] = None) -> dict[str, Any]:
         """A base image out of the distribution's static busybox."""

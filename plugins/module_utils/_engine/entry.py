@@ -55,7 +55,7 @@ def dispatch(
     from .resources.task import Task
 
     root = __name__.rpartition(".")[0]
-    with Task(params, check_mode=check_mode, progress=progress) as task:
+    with Task(params, check_mode=check_mode, progress=progress, diff=diff) as task:
         result: dict[str, Any] = import_module("%s.resources.%s" % (root, name)).run(task)
     if task.warnings:
         result["warnings"] = result.get("warnings", []) + task.warnings

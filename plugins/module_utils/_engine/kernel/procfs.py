@@ -83,10 +83,15 @@ def start_time(pid: int) -> Optional[int]:
 def is_alive(pid: int, start: int) -> bool:
     """Is this very process running? A reused pid has another start time; a zombie is dead, unless only its first
     thread ended (then the others still count in ``threads``)."""
+    return living_parent(pid, start) is not None
+
+
+def living_parent(pid: int, start: int) -> Optional[int]:
+    """The parent of this very process (0: one outside our pid namespace); ``None`` when it is not alive."""
     found = stat(pid)
-    if found is None or found.start != start:
-        return False
-    return found.state not in "ZXx" or found.threads > 1
+    if found is None or found.start != start or (found.state in "ZXx" and found.threads <= 1):
+        return None
+    return found.parent
 
 
 _boot: list[str] = []
@@ -107,6 +112,16 @@ def mountinfo(path: str = "/proc/self/mountinfo") -> list[Mount]:
         return parse_mountinfo(_read(path))
     except OSError as error:
         if error.errno == errno.EINVAL:  # a zombie has no namespaces any more (mounts_open_common, fs/proc_namespace.c)
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), path) from None
+        raise
+
+
+def mounted(path: str) -> set[str]:
+    """Where something is mounted, and nothing else of the table. Raises as ``mountinfo`` does."""
+    try:
+        return {unescape(line.split(" ", 5)[4]) for line in _read(path).split("\n") if line}
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # as in mountinfo
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), path) from None
         raise
 

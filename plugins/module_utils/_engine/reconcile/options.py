@@ -33,11 +33,9 @@ def normalise(table: Table, params: dict[str, Any]) -> dict[str, Any]:
     Raises ``UsageError`` naming the option. Options folded ``into`` another are merged there.
     """
     spec: dict[str, Any] = {}
-    for name, option in table.items():
-        value = params.get(name)
-        if value is None:
-            continue
-        value = _canonical(name, option, value)
+    for name in [name for name in table if params.get(name) is not None]:  # few of many
+        option = table[name]
+        value = _canonical(name, option, params[name])
         target = option.get("into", name)
         if target in spec and isinstance(value, list):
             value = spec[target] + value
@@ -102,6 +100,8 @@ def differences(
 
     The task changed an option → "asked". It did not, but the host has something else → "drift".
     """
+    if asked_before == asked_now and all(asked_now.get(name) == value for name, value in actual.items()):
+        return []  # stricter than option by option, and nearly always so
     out = []
     named = set(asked_before).union(asked_now, actual)
     for name, option in table.items():

@@ -61,9 +61,10 @@ class Operation:
 
 class Plan:
     """Operations in order, with the before and after shown by ``--diff``. ``later``: on other objects, which follow
-    when this one's lock has been let go. ``differences``: what is not as asked, and how each is dealt with."""
+    when this one's lock has been let go. ``differences``: what is not as asked, and how each is dealt with. ``status``:
+    in which the object was found."""
 
-    __slots__ = ("after", "before", "differences", "later", "operations", "warnings")
+    __slots__ = ("after", "before", "differences", "later", "operations", "status", "warnings")
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
@@ -71,6 +72,7 @@ class Plan:
         self.differences: list[dict[str, Any]] = []
         self.before: dict[str, Any] = {}
         self.after: dict[str, Any] = {}
+        self.status = ""
         self.warnings: list[str] = []
 
     def add(self, operation: Operation) -> None:

@@ -9,7 +9,6 @@ existing container is operated on and its description left alone.
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
@@ -18,7 +17,7 @@ from ..reconcile import options, values
 from ..reconcile.options import Difference
 from ..reconcile.plan import Operation, Plan
 from . import container_inspect, container_options, container_spec
-from .container_actual import is_running, is_unwatched, missing_mounts, network_drift, observed, state
+from .container_actual import is_running, is_unwatched, looked_at, missing_mounts, network_drift, observed, state
 from .tables import CONTAINER
 from .task import Task
 
@@ -162,16 +161,26 @@ class _Reconciler:
         self._spec = spec
         self._choice = choice
         self._record = record
-        self._facts: dict[str, Any] = state(task, record) if record else {"status": "absent"}
+        self._facts: dict[str, Any] = {"status": "absent"}
+        self._watched = False  # by a monitor that is surely alive
+        if record is not None:
+            self._facts, self._watched = looked_at(task, record)
+        plan.status = self._facts["status"]
 
     def plan(self) -> None:
-        task, plan, record = self._task, self._plan, self._record
-        plan.after = self._shown(self._spec, self._state_after())
+        plan, record = self._plan, self._record
         if record is None:
             self._check_environment(None)
             self._plan_create()
-            return
-        plan.before = self._shown(record.spec, self._facts["status"])
+        else:
+            self._plan_changes(record)
+        if plan.operations or self._task.diff:
+            plan.before = self._shown(record.spec, plan.status) if record else {}
+            plan.after = self._shown(self._spec, self._state_after())
+            self._show_drift()
+
+    def _plan_changes(self, record: ContainerRecord) -> None:
+        task = self._task
         found = options.differences(
             CONTAINER, record.spec, self._spec, observed(task, record, self._facts)
         ) + self._image_difference(record)
@@ -195,23 +204,25 @@ class _Reconciler:
         self._store_ignored(record)
         if self._spec.get("secrets"):
             self._plan_secrets(record)
-        self.plan_state(record)
-        self._show_drift()
+        self._plan_state(record)
 
     def _tell(self, record: ContainerRecord, found: list[Difference]) -> None:
         """Of each difference: live, replace or noise, and why."""
+        if not found and record.spec == self._spec:
+            return
         noise = [option for option in _NOISE if record.spec.get(option) != self._spec.get(option)]
         if found or noise:
             from .container_differences import tell
 
-            shown = [d._replace(before=_hide(d, d.before), after=_hide(d, d.after)) for d in found]
-            self._plan.differences = tell(shown, noise, record.spec, self._spec)
+            self._plan.differences = tell(found, noise, record.spec, self._spec)
 
     def _shown(self, spec: dict[str, Any], status: str) -> dict[str, Any]:
-        """What --diff prints: the spec without secrets (values of env are shown by Docker, but belong in no log)."""
+        """What --diff prints: the spec without secrets."""
         shown = {**spec, "state": status}
         if "env" in spec:
-            shown["env"] = {key: _fingerprint(value) for key, value in spec["env"].items()}
+            from .container_differences import hidden
+
+            shown["env"] = hidden("env", spec["env"])
         return shown
 
     def _state_after(self) -> str:
@@ -290,6 +301,7 @@ class _Reconciler:
 
     def _plan_replace(self, record: ContainerRecord, reasons: list[Difference], found: list[Difference]) -> None:
         from . import container_replace
+        from .container_differences import hidden
 
         task = self._task
         running = is_running(self._facts)
@@ -302,8 +314,8 @@ class _Reconciler:
 
         detail: dict[str, Any] = {
             difference.option: {
-                "before": _hide(difference, difference.before),
-                "after": _hide(difference, difference.after),
+                "before": hidden(difference.option, difference.before),
+                "after": hidden(difference.option, difference.after),
             }
             for difference in (*reasons, *(d for d in found if d.change == "live"))
         }
@@ -366,7 +378,7 @@ class _Reconciler:
         """What a container that goes on running has lost: its monitor, of its network, of its mounts."""
         if self._task.params["state"] == "stopped":
             return
-        if is_unwatched(self._facts):
+        if not self._watched and is_unwatched(self._facts):
             from .container_live import watch
 
             watch(self._task, self._plan, record)
@@ -390,19 +402,20 @@ class _Reconciler:
         """Options that cannot change behaviour by themselves are stored without being a change."""
         if self._task.check_mode or self._plan.operations:
             return
-        if any(record.spec.get(key) != self._spec.get(key) for key in _NOISE):
+        if record.spec != self._spec and any(record.spec.get(key) != self._spec.get(key) for key in _NOISE):
             self._task.store.containers.update(record.id, spec=self._spec)
 
     def plan_state(self, record: ContainerRecord) -> None:
-        """Running or not, as the task asks; also restart on demand."""
-        from . import container_run
+        """For a task without a description: running or not, as it asks."""
+        self._plan_state(record)
+        self._plan.before, self._plan.after = {"state": self._facts["status"]}, {"state": self._state_after()}
 
+    def _plan_state(self, record: ContainerRecord) -> None:
+        """Running or not, as the task asks; also restart on demand."""
         task, plan, name = self._task, self._plan, self._name
         wish, running = task.params["state"], is_running(self._facts)
         if container_options.shared_with(record.spec):
             self._plan_strayed(record)
-        if not plan.before:
-            plan.before, plan.after = {"state": self._facts["status"]}, {"state": self._state_after()}
         kill = task.params.get("force_kill", False)
 
         def current() -> ContainerRecord:
@@ -410,11 +423,15 @@ class _Reconciler:
 
         if wish in ("started", "healthy"):
             if running and task.params.get("restart") and not plan.operations:
+                from . import container_run
+
                 # Not remembered as a stop: it is to run, also when this is cut short, and auto_remove must not take it.
                 halt = partial(container_run.stop, task, record, kill=kill, remember=False)
                 plan.add(Operation("stop", "container", name, halt, why="restart"))
                 running = False
             if not running:
+                from . import container_run
+
                 why = "is %s" % self._facts["status"]
                 plan.add(Operation("start", "container", name, lambda: container_run.start(task, current()), why=why))
                 if plan.operations[0].why == "restart":
@@ -423,6 +440,8 @@ class _Reconciler:
             if wish == "healthy" and (plan.operations or (self._facts.get("health") or {}).get("status") != "healthy"):
                 self._wait(current)
         elif wish == "stopped" and running:
+            from . import container_run
+
             plan.add(Operation("stop", "container", name, lambda: container_run.stop(task, current(), kill=kill)))
             return
         self._plan_paused(current)
@@ -467,19 +486,3 @@ def _require_command(spec: dict[str, Any], image: Any) -> None:
         step="validate",
         path="command",
     )
-
-
-def _hide(difference: Difference, value: Any) -> Any:
-    if difference.option == "env" and isinstance(value, dict):
-        return {key: _fingerprint(item) for key, item in value.items()}
-    return value
-
-
-_SALT = os.urandom(16)
-
-
-def _fingerprint(value: str) -> str:
-    """Enough to see that a value changed, nothing to find it out from: the salt is this process's own."""
-    import hashlib
-
-    return "hidden:" + hashlib.sha256(_SALT + value.encode("utf-8", "surrogateescape")).hexdigest()[:8]

@@ -22,12 +22,18 @@ MORE_LIMITS = (
     "cpu_period", "cpu_quota", "blkio_weight", "memory_swappiness", "oom_killer",
     "device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops",
 )  # fmt: skip
+_MORE = frozenset(MORE_LIMITS)
 
 
 def state(task: Task, record: ContainerRecord) -> dict[str, Any]:
     """The monitor's facts (``status``, ``pid``, ``exit_code`` ...), believed as far as the kernel confirms them."""
     # through the runtime, which waits for a monitor that is about to write down how its container ended
     return task.runtime.state(record.id)
+
+
+def looked_at(task: Task, record: ContainerRecord) -> tuple[dict[str, Any], bool]:
+    """``state``, and whether what is running is surely watched by its monitor (False: ask ``is_unwatched``)."""
+    return task.runtime.look(record.id)
 
 
 def is_running(facts: dict[str, Any]) -> bool:
@@ -49,7 +55,8 @@ def is_starting(facts: dict[str, Any]) -> bool:
 
 
 def observed(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> dict[str, Any]:
-    """Limits of a running container as its cgroup files have them. {} for one that does not run.
+    """Limits of a running container that are not as they were set: what its cgroup files have. {} for one that does
+    not run.
 
     What the kernel reports after rounding the wish counts as the wish; what somebody set by hand shows as it is.
     """
@@ -58,15 +65,15 @@ def observed(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> dict
     from ..kernel.cgroups import Cgroup
 
     group = Cgroup(task.layout, cgroup_path(task, record))
-    if not group.exists():
+    drift = group.changed(record.spec)
+    if drift is None:
         return {}
-    drift = group.drift(record.spec)
-    found = {name: drift[name][1] if name in drift else record.spec.get(name) for name in LIMITS}
-    if any(name in record.spec for name in MORE_LIMITS):
+    found = {name: pair[1] for name, pair in drift.items()}
+    if not _MORE.isdisjoint(record.spec):
         from ..kernel.cgroups import exact
 
         if "cpu_quota" in record.spec:  # the same file: what is found there is told once
-            found.pop("cpus")
+            found.pop("cpus", None)
         found.update(exact.changed(group, record.spec))
     if "storage_opts" in record.spec:
         from . import container_quota
@@ -102,7 +109,7 @@ def mounted_targets(pid: int) -> set[str]:
     from ..kernel import procfs
 
     try:
-        return {mount.target for mount in procfs.mountinfo("/proc/%d/mountinfo" % pid)}
+        return procfs.mounted("/proc/%d/mountinfo" % pid)
     except (FileNotFoundError, ProcessLookupError):  # it ended this instant: that is drift of another kind
         return set()
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,8 @@ def tell(
     for difference in found:
         cause, _semicolon, obstacle = difference.why.partition("; ")
         why = "the running container takes it" if difference.change == "live" else obstacle or _MADE_WITH
-        out.append(_entry(difference.option, difference.before, difference.after, difference.change, cause, why))
+        shown = hidden(difference.option, difference.before), hidden(difference.option, difference.after)
+        out.append(_entry(difference.option, *shown, difference.change, cause, why))
     named = {difference.option for difference in found}
     for option in noise:
         if option not in named:
@@ -36,3 +38,20 @@ def tell(
 
 def _entry(option: str, before: Any, after: Any, change: str, cause: str, why: str) -> dict[str, Any]:
     return {"option": option, "before": before, "after": after, "change": change, "cause": cause, "why": why}
+
+
+_SALT = os.urandom(16)
+
+
+def hidden(option: str, value: Any) -> Any:
+    """``value`` as it may be shown: values of env are shown by Docker, but belong in no log."""
+    if option == "env" and isinstance(value, dict):
+        return {key: _fingerprint(item) for key, item in value.items()}
+    return value
+
+
+def _fingerprint(value: str) -> str:
+    """Enough to see that a value changed, nothing to find it out from: the salt is this process's own."""
+    import hashlib
+
+    return "hidden:" + hashlib.sha256(_SALT + value.encode("utf-8", "surrogateescape")).hexdigest()[:8]

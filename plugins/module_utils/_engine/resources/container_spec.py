@@ -166,10 +166,10 @@ def _check_ports(spec: dict[str, Any]) -> None:
 
 
 def _check_security(spec: dict[str, Any], task: Task) -> None:
-    from ..kernel import capabilities
-
     for option in ("capabilities", "cap_drop"):
         if option in spec:
+            from ..kernel import capabilities
+
             capabilities.parse(spec[option])
     if "security_opts" in spec:
         from . import container_security

@@ -41,6 +41,7 @@ class Item:
         "name",
         "since",
         "stage",
+        "status",
         "task",
         "waits",
         "warnings",
@@ -50,6 +51,7 @@ class Item:
         self.index, self.name, self.task = index, name, task
         self.stage = "planned"  # planned → working → settling → done; failed; skipped: what it depends on has failed
         self.actions: list[dict[str, Any]] = []
+        self.status = ""  # in which the plan has found it
         self.before: dict[str, Any] = {}
         self.after: dict[str, Any] = {}
         self.differences: list[dict[str, Any]] = []
@@ -60,7 +62,7 @@ class Item:
 
 
 def run(task: Task) -> dict[str, Any]:
-    task.network, task.layout  # noqa: B018  one of each for all the looks of this run
+    task.network  # noqa: B018  one for all the looks of this run
     items = _items(task)
     graph = Graph({item.name: item.task.params for item in items})
     for name in graph.outside:
@@ -71,7 +73,7 @@ def run(task: Task) -> dict[str, Any]:
     with task.store.looking(), task.network.looking():
         todo = [item for item in items if _plan(item, choices, promised)]
         if not todo:
-            return _result(task, items)
+            return _result(task, items)  # inside: nothing is looked up anew
     if not task.check_mode:
         _apply(task, items, todo, graph)
     return _result(task, items)
@@ -87,7 +89,9 @@ def _items(task: Task) -> list[Item]:
         if name in seen:
             raise UsageError("containers[%d].name: %s is given twice" % (index, name), path="containers[%d]" % index)
         seen.add(name)
-        items.append(Item(index, name, task.part({**common, **entry, "detach": True}, check_mode=True, whole=True)))
+        part = task.part({**common, **entry, "detach": True}, check_mode=True, whole=True)
+        part.diff = False
+        items.append(Item(index, name, part))
     return items
 
 
@@ -166,6 +170,7 @@ def _plan(item: Item, choices: dict[tuple[str, ...], ImageChoice], promised: fro
             item.task, item.name, choices.get(_key(item)) if item.task.params.get("image") else None
         )
     item.before, item.after, item.differences = plan.before, plan.after, plan.differences
+    item.status = plan.status
     item.actions += plan.describe()
     if plan.operations:
         return True
@@ -373,8 +378,8 @@ def _shown(task: Task, item: Item) -> dict[str, Any]:
     out: dict[str, Any] = {"name": item.name, "changed": done and bool(item.actions), "actions": item.actions}
     record = task.store.containers.by_name(item.name)
     out["id"] = record.id if record else None
-    if done and record and not item.actions and item.before:  # looked at for the plan, which found nothing to do
-        out["status"] = item.before["state"]
+    if done and record and not item.actions and item.status:  # looked at for the plan, which found nothing to do
+        out["status"] = item.status
     else:
         out["status"] = state(task, record)["status"] if record else "absent"
     if task.params.get("inspect"):

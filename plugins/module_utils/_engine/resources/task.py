@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 class Task:
     """Parameters, mode, and lazily opened rooms of one module run. Imports are the budget: nothing opens early."""
 
-    def __init__(self, params: dict[str, Any], *, check_mode: bool = False, progress: str = "") -> None:
-        """``progress``: the token of a file that somebody looks into while this runs (``progress.ProgressFile``)."""
+    def __init__(
+        self, params: dict[str, Any], *, check_mode: bool = False, progress: str = "", diff: bool = True
+    ) -> None:
+        """``progress``: the token of a file that somebody looks into while this runs (``progress.ProgressFile``).
+        ``diff``: before and after are asked for also where they are the same."""
         self.params = params
         self.check_mode = check_mode
         self.progress = progress
+        self.diff = diff
         self.paths = Paths(params.get("state_dir") or DEFAULT_STATE, params.get("run_dir") or DEFAULT_RUN)
         self.warnings: list[str] = []
         self.secrets: dict[str, bytes] = {}  # name → content, of the container at hand
@@ -47,10 +51,12 @@ class Task:
 
         ``whole``: ``params`` are all there are, not what differs from this task's.
         """
-        part = Task(params if whole else {**self.params, **params}, check_mode=check_mode)
-        part._store = self.store
-        part._kernel, part._runtime, part._network = self._kernel, self.runtime, self._network
-        part._layout, part.remember = self.layout, self.remember
+        self.store, self.runtime, self.layout  # noqa: B018  one of each for all parts
+        part = Task.__new__(Task)
+        part.__dict__.update(self.__dict__)
+        part.params = params if whole else {**self.params, **params}
+        part.check_mode, part.progress, part._temporary = check_mode, "", ""
+        part.warnings, part.secrets, part.promised, part.brief = [], {}, frozenset(), False
         return part
 
     def __enter__(self) -> Task:

@@ -52,16 +52,23 @@ class Runtime:
 
     def state(self, container: str) -> dict[str, Any]:
         """The container as it is now, in state.json's shape; ``status`` "created" when it never ran."""
+        return self.look(container)[0]
+
+    def look(self, container: str) -> tuple[dict[str, Any], bool]:
+        """``state``, and whether its monitor is known to live: it is the parent of what runs."""
         path = self.paths.container(container) + "/state.json"
-        deadline = time.monotonic() + _RECORD_TIMEOUT
+        deadline = 0.0
         while True:
             known = statefile.read(path)
             if known is None:
-                return self._told_by_monitor(container) or statefile.blank(container)
-            if known["status"] in ("running", "paused") and statefile.process_alive(known):
-                return known
+                return self._told_by_monitor(container) or statefile.blank(container), False
+            if known["status"] in ("running", "paused"):
+                parent = statefile.living_parent(known)
+                if parent is not None:
+                    return known, parent == known.get("monitor_pid")
+            deadline = deadline or time.monotonic() + _RECORD_TIMEOUT
             if not statefile.unrecorded(known) or time.monotonic() >= deadline:
-                return statefile.present(known)
+                return statefile.present(known), False
             time.sleep(0.002)
 
     def _told_by_monitor(self, container: str) -> Optional[dict[str, Any]]:

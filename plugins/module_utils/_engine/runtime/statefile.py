@@ -20,7 +20,7 @@ from .logs import ZERO_TIME
 LOST = "monitor was lost"
 NEVER_RECORDED = 255
 _BLOCK = 4096
-_LARGEST = 1 << 20  # bytes; a regular file is read whole by one call
+_USUAL = 1 << 14  # bytes; a regular file is read whole by one call, unless it is larger
 
 
 def blank(container_id: str) -> dict[str, Any]:
@@ -92,7 +92,13 @@ def read(path: str) -> Optional[dict[str, Any]]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            value = json.loads(os.read(fd, _LARGEST))
+            data = os.read(fd, _USUAL)
+            while len(data) % _USUAL == 0 and data:
+                more = os.read(fd, _USUAL)
+                if not more:
+                    break
+                data += more
+            value = json.loads(data.decode())  # json would look for an encoding
         finally:
             os.close(fd)
     except (FileNotFoundError, ValueError):
@@ -107,11 +113,15 @@ def monitor_alive(state: dict[str, Any]) -> bool:
 
 
 def process_alive(state: dict[str, Any]) -> bool:
-    return (
-        bool(state.get("pid"))
-        and state.get("boot_id") == procfs.boot_id()
-        and procfs.is_alive(state["pid"], state.get("pid_start") or 0)
-    )
+    return living_parent(state) is not None
+
+
+def living_parent(state: dict[str, Any]) -> Optional[int]:
+    """The process whose child the container's is; None when that does not run. A process whose parent ends gets another
+    one at once: as long as it is the monitor's child, the monitor lives, and no other has its number."""
+    if not state.get("pid") or state.get("boot_id") != procfs.boot_id():
+        return None
+    return procfs.living_parent(state["pid"], state.get("pid_start") or 0)
 
 
 def unrecorded(state: dict[str, Any]) -> bool:

@@ -36,6 +36,8 @@ def dumps(value: Any) -> str:
 
 def loads(text: str, subject: str) -> Any:
     """A JSON column of ``subject`` ("network web"). Raises ``StateError`` when it cannot be read."""
+    if text == "[]":
+        return []
     try:
         return json.loads(text)
     except (TypeError, ValueError) as error:

@@ -12,6 +12,7 @@ from typing import NamedTuple, Optional
 # fs/seq_file.c), and no record is half a page long: less than that is all there is, without a second read.
 _SURELY_WHOLE = 2048
 _ABSENT = (2, 19, 95)  # ENOENT, ENODEV, EOPNOTSUPP
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC
 
 
 class Write(NamedTuple):
@@ -29,9 +30,9 @@ class Files:
     """Raises ``OSError``; values are stripped text."""
 
     def read(self, path: str) -> str:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, _FLAGS)
         try:
-            data = os.read(fd, 65536)
+            data = os.read(fd, 4096)  # a larger buffer costs more than reading what fits into it
             if len(data) >= _SURELY_WHOLE:
                 while True:
                     more = os.read(fd, 65536)

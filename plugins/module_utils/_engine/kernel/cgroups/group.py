@@ -20,12 +20,16 @@ from ...errors import InUse, KernelError, Unsupported, UsageError
 from . import v1, v2
 from .files import Write
 from .layout import V2_CONTROLLERS, Layout
-from .resources import expected, hint, taken_back
+from .resources import OPTIONS, expected, hint, taken_back
 
 LEAF = "ctr"
 
 _MIRRORED = ("memory.max", "memory.swap.max", "cpu.max", "pids.max")
 _EINVAL, _EBUSY, _ENOENT, _ENODEV = 22, 16, 2, 19
+# Options that ``expected`` depends on, too, or that name devices which may be gone.
+_FURTHER = frozenset(
+    ("cpu_quota", "cpu_period", "device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops")
+)
 
 
 class Cgroup:
@@ -339,20 +343,12 @@ class Cgroup:
     def read(self) -> dict[str, Any]:
         """The limits the kernel has, as options: ``memory memory_swap memory_reservation`` (bytes), ``cpus``,
         ``cpu_shares``, ``cpuset_cpus``, ``cpuset_mems``, ``pids_limit``. ``None``: unlimited, or the default."""
-        found: dict[str, Any] = dict.fromkeys(
-            (
-                "memory",
-                "memory_swap",
-                "memory_reservation",
-                "cpus",
-                "cpu_shares",
-                "cpuset_cpus",
-                "cpuset_mems",
-                "pids_limit",
-            )
-        )
-        found.update(v1.limits(self._read, self._read_parent, self._controllers(1)))
-        found.update(v2.limits(self._read, self._controllers(2)))
+        return self._limits(self._read)
+
+    def _limits(self, read: v1.Reader) -> dict[str, Any]:
+        found: dict[str, Any] = dict.fromkeys(OPTIONS)
+        found.update(v1.limits(read, self._read_parent, self._controllers(1)))
+        found.update(v2.limits(read, self._controllers(2)))
         return found
 
     def expected(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -371,8 +367,38 @@ class Cgroup:
 
     def drift(self, options: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Option → (should be, is) for every limit that is not what ``options`` ask for."""
-        is_, should = self.read(), self.expected(options)
+        return self._judge(self._read, options)
+
+    def _judge(self, read: v1.Reader, options: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        is_, should = self._limits(read), self.expected(options)
         return {name: (should[name], is_[name]) for name in should if not _same(should[name], is_[name])}
+
+    def changed(self, options: Mapping[str, Any]) -> Optional[dict[str, tuple[Any, Any]]]:
+        """``drift``; None when there is no such cgroup. Of many with the same limits whose files read alike, one is
+        thought about: all of them are read."""
+        key = (os.path.dirname(self.path), *[options.get(name) for name in OPTIONS])
+        plain = _FURTHER.isdisjoint(options)
+        known = self.layout.judged.get(key) if plain else None
+        if known is not None:
+            value, path = self.files.value, self.path
+            if [value(top + path + file) for top, file in known[0]] == known[1]:
+                return known[2]
+        if not self.exists():
+            return None
+        files: list[tuple[str, str]] = []
+        texts: list[Optional[str]] = []
+
+        def read(controller: str, file: str) -> Optional[str]:
+            text = self._read(controller, file)
+            if controller in self.layout.controllers:
+                files.append((self.layout.directory(self.layout.controllers[controller][1], "") + "/", "/" + file))
+                texts.append(text)
+            return text
+
+        drift = self._judge(read, options)
+        if plain and any(text is not None for text in texts):
+            self.layout.judged[key] = files, texts, drift
+        return drift
 
     # -- figures ---------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from ...errors import Unsupported
 from . import delegation
@@ -35,7 +35,7 @@ class Layout:
     ``kind``: ``"v1"``, ``"v2"`` or ``"hybrid"``; ``base``: the cgroup in which the engine may create its own (empty:
     the root; under systemd, a delegated one), in the hierarchies that systemd looks after."""
 
-    __slots__ = ("_tops", "base", "common", "controllers", "files", "hierarchies", "kind", "unified")
+    __slots__ = ("_tops", "base", "common", "controllers", "files", "hierarchies", "judged", "kind", "unified")
 
     def __init__(self, hierarchies: Sequence[Hierarchy], *, base: str = "", files: Optional[Files] = None) -> None:
         self.base = base.strip("/")
@@ -44,6 +44,8 @@ class Layout:
         # What containers of one engine have in common, by path, as it was when it was first read: files of the cgroup
         # they are all in, and whether the kernel has a file at all.
         self.common: dict[str, Optional[str]] = {}
+        # What the same files said of others with the same limits, and what that meant (``Cgroup.changed``).
+        self.judged: dict[tuple[Any, ...], tuple[list[tuple[str, str]], list[Optional[str]], dict[str, Any]]] = {}
         self.hierarchies = tuple(hierarchies)
         self.controllers: dict[str, tuple[int, str]] = {}
         self.unified: Optional[str] = None
