@@ -11,9 +11,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 from .errors import TimedOut, WharfError
+from .tuples import NamedTuple
 
 
 class Completed(NamedTuple):

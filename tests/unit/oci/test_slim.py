@@ -10,7 +10,6 @@ import math
 import os
 import subprocess
 import sys
-from typing import NamedTuple
 
 import pytest
 from helpers.bundle import PLUGINS
@@ -57,41 +56,6 @@ def test_options_and_odd_numbers_are_the_real_modules(stand_in):
     assert math.isnan(stand_in.loads("NaN")) and stand_in.loads("-Infinity") == -math.inf
     with pytest.raises(TypeError):
         stand_in.dumps({"x": object()})
-
-
-class Real(NamedTuple):
-    one: int
-    two: str = "b"
-    three: tuple = ()
-
-    def both(self):
-        return "%s%s" % (self.one, self.two)
-
-
-class Slim(slim._typing().NamedTuple):
-    one: int
-    two: str = "b"
-    three: tuple = ()
-
-    def both(self):
-        return "%s%s" % (self.one, self.two)
-
-
-def test_named_tuples_are_tuples_with_names_defaults_and_methods():
-    for kind in (Real, Slim):
-        value = kind(1, three=(3,))
-        assert value == (1, "b", (3,)) and value.one == 1 and value.both() == "1b" and kind._fields == Real._fields
-        assert value._replace(two="c") == (1, "c", (3,)) and value._asdict()["three"] == (3,)
-        one, *rest = value
-        assert one == 1 and rest == ["b", (3,)] and isinstance(value, tuple) and hash(value) == hash((1, "b", (3,)))
-        for arguments, more in (((), {}), ((1, 2, 3, 4), {}), ((1,), {"nope": 2})):
-            with pytest.raises(TypeError):
-                kind(*arguments, **more)
-        with pytest.raises((TypeError, ValueError)):
-            value._replace(nope=1)
-        with pytest.raises(AttributeError):
-            value.one = 5
-    assert repr(Slim(1)).replace("Slim", "Real") == repr(Real(1))
 
 
 def test_the_fast_path_imports_no_real_module_and_others_are_there_when_asked_for(tmp_path):

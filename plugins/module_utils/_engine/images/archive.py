@@ -14,9 +14,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 from ..errors import IntegrityError, KernelError, UsageError
+from ..tuples import NamedTuple
 from .tarstream import HARD_LINK, Entry, Sink, TarStream
 
 JSON_LIMIT = 8 << 20

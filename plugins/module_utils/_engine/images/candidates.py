@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from ..errors import NotFound, RegistryError, Unsupported, UsageError, WharfError
+from ..tuples import NamedTuple
 from . import config as configs
 from . import platform as platforms
 from . import reference as references

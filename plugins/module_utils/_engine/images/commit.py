@@ -11,9 +11,10 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..registry import mediatypes as media
+from ..tuples import NamedTuple
 from . import changes as instructions
 from . import config as configs
 from . import diff

@@ -14,10 +14,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import IntegrityError, KernelError, Unsupported
 from ..kernel.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, Kernel
+from ..tuples import NamedTuple
 from .tarwriter import HARD_LINK, TarWriter
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Optional
 
 from ..errors import IntegrityError, RegistryError, TimedOut
 from ..registry.transport import CHUNK, Broken, Cancelled
+from ..tuples import NamedTuple
 
 if TYPE_CHECKING:
     from ..registry.client import RegistryClient

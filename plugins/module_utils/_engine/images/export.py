@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..registry import mediatypes as media
+from ..tuples import NamedTuple
 from . import sources
 from .candidates import NAME, REF_NAME
 from .manifest import Manifest, parse_manifest

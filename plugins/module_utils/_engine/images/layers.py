@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Optional, Union
+from typing import Optional, Union
 
 from ..kernel.syscalls import Kernel
 from ..store.writeback import STEP, Writeback
+from ..tuples import NamedTuple
 from .extract import ExtractingTree, materialise, wrap
 from .tarstream import TarStream, refuse
 from .tree import LayerTree

@@ -11,10 +11,11 @@ URL of them.
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple, NoReturn, Optional, Union
+from typing import Any, NoReturn, Optional, Union
 
 from ..errors import RegistryError, Unsupported
 from ..registry import mediatypes as media
+from ..tuples import NamedTuple
 from .reference import is_digest
 
 LAYER_LIMIT = 500  # overlayfs stacks no more (OVL_MAX_STACK)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from ..errors import NotFound, UsageError
 from ..registry import mediatypes as media
+from ..tuples import NamedTuple
 from .manifest import Descriptor, Index
 
 _ARCHITECTURES = {

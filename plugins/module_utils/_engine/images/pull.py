@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 from ..errors import IntegrityError, NotFound, Unsupported, UntrustedError
+from ..tuples import NamedTuple
 from . import config as configs
 from . import resolve as resolving
 from .platform import Platform

@@ -14,10 +14,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Optional
 
 from ..errors import NotFound, RegistryError
 from ..registry import mediatypes as media
+from ..tuples import NamedTuple
 from . import packing
 from .manifest import Manifest, parse_manifest
 from .progress import Hook, Progress, Stopwatch

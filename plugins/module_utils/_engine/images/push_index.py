@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Optional
 
 from ..errors import IntegrityError, NotFound, RegistryError, UsageError, WharfError
 from ..registry import mediatypes as media
+from ..tuples import NamedTuple
 from . import reference as references
 from .manifest import Descriptor, Index, Manifest, parse_manifest
 from .progress import Hook, Progress, Stopwatch

@@ -11,9 +11,10 @@ matched exactly before any use (CVE-2024-3727).
 
 from __future__ import annotations
 
-from typing import NamedTuple, NoReturn, Optional
+from typing import NoReturn, Optional
 
 from ..errors import UsageError
+from ..tuples import NamedTuple
 
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..errors import IntegrityError, NotFound, RegistryError
+from ..tuples import NamedTuple
 from . import platform as platforms
 from .manifest import Descriptor, Index, Manifest, parse_manifest, require_image
 from .platform import Platform

@@ -13,9 +13,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from ..paths import Paths
+from ..tuples import NamedTuple
 
 _KEPT = 200
 _SETTLED = 2_000_000_000  # ns; longer than any file system's clock tick

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 from ..errors import IntegrityError
+from ..tuples import NamedTuple
 
 BLOCK = 512
 HARD_LINK = 0  # kind of an entry beside the S_IF* constants

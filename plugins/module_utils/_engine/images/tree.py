@@ -17,8 +17,9 @@ from __future__ import annotations
 import stat
 import struct
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Optional
+from typing import Optional
 
+from ..tuples import NamedTuple
 from . import xattrs
 from .tarstream import HARD_LINK, Entry, Sink, refuse
 

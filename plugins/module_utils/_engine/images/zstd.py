@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from ..errors import Unsupported
+from ..tuples import NamedTuple
 
 LIBRARY = "libzstd.so.1"
 WINDOW = 1 << 27

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import NamedTuple, Optional
+from typing import Optional
 
+from ..tuples import NamedTuple
 from .nfnetlink import AF_INET, SUBSYS_CTNETLINK, Nfnetlink, attr, nest, number, parse
 
 UDP = 17

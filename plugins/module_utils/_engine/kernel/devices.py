@@ -12,9 +12,10 @@ import os
 import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import KernelError, Unsupported, UsageError
+from ..tuples import NamedTuple
 
 if TYPE_CHECKING:
     from .cgroups.group import Cgroup

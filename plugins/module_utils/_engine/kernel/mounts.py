@@ -13,9 +13,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Optional, Union
+from typing import Optional, Union
 
 from ..errors import KernelError, UsageError
+from ..tuples import NamedTuple
 from .syscalls import (
     MOUNT_ATTR_NOATIME,
     MOUNT_ATTR_NODEV,

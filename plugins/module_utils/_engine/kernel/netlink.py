@@ -14,8 +14,9 @@ import os
 import socket
 import struct
 from types import TracebackType
-from typing import NamedTuple, Optional, Union
+from typing import Optional, Union
 
+from ..tuples import NamedTuple
 from .netns import inside
 
 NLM_REQUEST, NLM_ACK, NLM_DUMP = 1, 4, 0x300

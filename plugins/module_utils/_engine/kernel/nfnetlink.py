@@ -19,7 +19,9 @@ import socket
 import struct
 from collections.abc import Iterator
 from types import TracebackType
-from typing import NamedTuple, Optional
+from typing import Optional
+
+from ..tuples import NamedTuple
 
 NETLINK_NETFILTER = 12
 SUBSYS_CTNETLINK, SUBSYS_NFTABLES = 1 << 8, 10 << 8

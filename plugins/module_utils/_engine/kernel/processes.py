@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple, Optional
+from typing import Optional
+
+from ..tuples import NamedTuple
 
 TICKS = 100  # USER_HZ, on every architecture the engine runs on
 NETWORK = (

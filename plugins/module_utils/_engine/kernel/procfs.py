@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Optional
+
+from ..tuples import NamedTuple
 
 if TYPE_CHECKING:
     from .syscalls import Kernel

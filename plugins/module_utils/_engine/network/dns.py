@@ -15,10 +15,11 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from ..errors import Interrupted, KernelError
 from ..paths import Paths
+from ..tuples import NamedTuple
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _SECONDS = 8.0

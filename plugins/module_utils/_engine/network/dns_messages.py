@@ -13,7 +13,9 @@ from __future__ import annotations
 import random
 import socket
 import struct
-from typing import NamedTuple, Optional, Union
+from typing import Optional, Union
+
+from ..tuples import NamedTuple
 
 A, PTR, AAAA, OPT, ANY = 1, 12, 28, 41, 255
 IN = 1

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import NamedTuple
 
 from ..kernel.netns import inside
 from ..kernel.nfnetlink import AF_INET, Batch, Nfnetlink, open_socket
 from ..kernel.nftables import expressions as x
 from ..kernel.nftables import objects
+from ..tuples import NamedTuple
 
 ADDRESS = "127.0.0.11"
 PORT = 53

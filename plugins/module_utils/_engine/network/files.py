@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from ..errors import KernelError, UsageError
+from ..tuples import NamedTuple
 
 INTERNAL_RESOLVER = "127.0.0.11"
 _PUBLIC_V4 = ("8.8.8.8", "8.8.4.4")

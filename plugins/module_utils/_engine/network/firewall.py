@@ -17,13 +17,14 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Optional, TypeVar
+from typing import Any, Optional, TypeVar
 
 from ..errors import KernelError, UsageError
 from ..kernel.nfnetlink import AF_INET, AF_INET6, Batch, Nfnetlink
 from ..kernel.nftables import objects
 from ..kernel.nftables.expressions import interface_name
 from ..paths import Paths
+from ..tuples import NamedTuple
 from . import firewall_others as others
 from . import firewall_rules as fixed
 

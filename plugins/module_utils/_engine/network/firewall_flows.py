@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from ..kernel import conntrack
 from ..kernel.nfnetlink import Nfnetlink
+from ..tuples import NamedTuple
 
 _FEW = 8  # up to so many ports the kernel is asked for each one's flows, beyond for all UDP flows at once
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from ..errors import Conflict, UsageError
+from ..tuples import NamedTuple
 
 # (pool, prefix length of the networks cut from it), moby daemon/libnetwork/ipamutils
 DEFAULT_POOLS = (

@@ -10,9 +10,10 @@ first is chosen again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import Conflict, UsageError
+from ..tuples import NamedTuple
 from . import ipam
 from .bridge import DEFAULT_NETWORK, PREFIX_OPTION, option
 

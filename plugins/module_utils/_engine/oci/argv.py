@@ -9,9 +9,10 @@ Our own small parser: ``argparse`` takes longer to import than a container to st
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import UsageError
+from ..tuples import NamedTuple
 
 FLAG, TEXT, MANY, NUMBER = "flag", "text", "many", "number"
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import KernelError, UsageError, WharfError
 from ..kernel import apparmor
 from ..kernel.syscalls import PR_SET_DUMPABLE, Kernel
 from ..runtime import finalize
+from ..tuples import NamedTuple
 from . import config as configs
 from . import filters, group, hooks, init, launch, limits, seal, states, tree
 

@@ -9,9 +9,10 @@ import ctypes
 import os
 import struct
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import KernelError, Unsupported, UsageError
+from ..tuples import NamedTuple
 
 if TYPE_CHECKING:
     from ..kernel.syscalls import Kernel

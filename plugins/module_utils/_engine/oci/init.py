@@ -15,7 +15,7 @@ import os
 import socket
 import stat
 from collections.abc import Mapping
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 from ..errors import KernelError, StartError
 from ..kernel import apparmor, capabilities, mounts, procfs
@@ -23,6 +23,7 @@ from ..kernel.cgroups import Cgroup
 from ..kernel.syscalls import CLONE_NEWCGROUP, CLONE_NEWNS, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, Kernel
 from ..runtime import finalize, rootfs, users, wire
 from ..runtime import init as engine
+from ..tuples import NamedTuple
 from . import attributes, filters, hooks, spaces, tree
 
 _STDIO = (0, 1, 2)

@@ -14,13 +14,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 from ..errors import KernelError
 from ..kernel import apparmor
 from ..kernel.syscalls import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, PR_SET_DUMPABLE, Kernel
 from ..runtime import finalize, wire
 from ..runtime import init as engine
+from ..tuples import NamedTuple
 from . import attributes, filters, init, launch, spaces
 from .config import FILES
 

@@ -21,13 +21,14 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 from ..errors import KernelError, StartError, WharfError
 from ..kernel import pidfd as pidfds
 from ..kernel import procfs
 from ..kernel.syscalls import CLONE_NEWUSER, CLONE_PARENT, Kernel
 from ..runtime import wire
+from ..tuples import NamedTuple
 from . import init, spaces
 
 _TIMEOUT = 120.0

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import VERSION
 from ..errors import UsageError, WharfError
+from ..tuples import NamedTuple
 from . import argv, verbs
 
 NAME = "wharf-oci"

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from ..kernel import mounts
 from ..kernel.syscalls import MOUNT_ATTR_NOATIME, MOUNT_ATTR_STRICTATIME, MS_PRIVATE, MS_SHARED, MS_SLAVE
+from ..tuples import NamedTuple
 
 
 class Parsed(NamedTuple):

@@ -4,8 +4,8 @@
 """Small stand-ins for five modules of the standard library, for a process that lives 30 milliseconds.
 
 Half of such a process went into importing ``typing``, ``json``, ``socket``, ``signal`` and ``collections`` with what
-they need themselves (``re``, ``enum``, ``functools``, ``selectors``...), and into the named tuples for each of which
-``collections`` compiles source text. The engine uses a handful of their names, and the interpreter has those in C.
+they need themselves (``re``, ``enum``, ``functools``, ``selectors``...). The engine uses a handful of their names, and
+the interpreter has those in C.
 
 A stand-in holds just these; whoever asks it for another gets that one from the real module, which is imported then.
 Where this Python's C modules are not as expected, nothing is put in place. The tests of the runtime run with the
@@ -76,68 +76,7 @@ class _Form:
         return self
 
 
-class _Fields(type):
-    """``class Point(NamedTuple)`` as a subclass of ``tuple``."""
-
-    def __new__(cls, name: str, bases: tuple[type, ...], names: dict[str, Any]) -> Any:
-        from _collections import _tuplegetter  # type: ignore[import-not-found]  # not in typeshed
-
-        if not bases:
-            return type.__new__(cls, name, bases, names)
-        fields = tuple(names["__annotations__"])
-        defaults = {field: names.pop(field) for field in fields if field in names}
-        members = {
-            "__slots__": (), "_fields": fields, "_field_defaults": defaults, "__new__": _make_new(fields, defaults),
-            "_replace": _replace, "_asdict": _asdict, "__repr__": _repr,
-        }  # fmt: skip
-        members.update({field: _tuplegetter(at, "") for at, field in enumerate(fields)})
-        members.update(names)
-        return type(name, (tuple,), members)
-
-
-class _NamedTuple(metaclass=_Fields):
-    """The base that a class statement names."""
-
-
-def _make_new(fields: tuple[str, ...], defaults: dict[str, Any]) -> Any:
-    count, create = len(fields), tuple.__new__
-
-    def new(cls: Any, *args: Any, **more: Any) -> Any:
-        if len(args) == count and not more:
-            return create(cls, args)
-        values = list(args)
-        for field in fields[len(args) :]:
-            if field in more:
-                values.append(more.pop(field))
-            elif field in defaults:
-                values.append(defaults[field])
-            else:
-                raise TypeError("%s() needs %s" % (cls.__name__, field))
-        if more or len(values) != count:
-            raise TypeError("%s() takes %s and nothing more" % (cls.__name__, ", ".join(fields)))
-        return create(cls, values)
-
-    return new
-
-
-def _replace(self: Any, **changes: Any) -> Any:
-    return type(self)(*[changes.pop(field, value) for field, value in zip(self._fields, self)], **changes)
-
-
-def _asdict(self: Any) -> dict[str, Any]:
-    return dict(zip(self._fields, self))
-
-
-def _repr(self: Any) -> str:
-    return "%s(%s)" % (type(self).__name__, ", ".join("%s=%r" % pair for pair in zip(self._fields, self)))
-
-
 def _typing() -> StandIn:
-    class Probe(_NamedTuple):
-        field: int
-
-    if getattr(Probe, "_fields", None) != ("field",):  # a Python that keeps annotations elsewhere
-        raise TypeError("annotations")
     form = _Form()
     names = (
         "Any",
@@ -152,7 +91,7 @@ def _typing() -> StandIn:
         "Iterator",
     )
     found: dict[str, Any] = dict.fromkeys(names, form)
-    found.update(TYPE_CHECKING=False, NamedTuple=_NamedTuple, TypeVar=lambda _name: form)
+    found.update(TYPE_CHECKING=False, TypeVar=lambda _name: form)
     return _new("typing", found)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import KernelError, StartError
 from ..kernel import mounts
@@ -31,6 +31,7 @@ from ..kernel.syscalls import (
     Kernel,
 )
 from ..runtime import rootfs
+from ..tuples import NamedTuple
 from . import options
 
 if TYPE_CHECKING:

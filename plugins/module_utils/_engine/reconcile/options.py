@@ -8,8 +8,9 @@ The table (data in ``_args``) is the only place that knows an option; everything
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
+from ..tuples import NamedTuple
 from . import values
 
 Table = dict[str, dict[str, Any]]

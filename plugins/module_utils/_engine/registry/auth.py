@@ -13,9 +13,10 @@ import base64
 import json
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from ..errors import AuthError, RegistryError
+from ..tuples import NamedTuple
 from .transport import Broken, Origin, is_loopback, origin
 
 if TYPE_CHECKING:

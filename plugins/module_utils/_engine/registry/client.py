@@ -9,9 +9,10 @@ Every answer is held against what it was asked for; nothing here writes to disk.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from ..errors import AuthError, IntegrityError, NotFound, RegistryError
+from ..tuples import NamedTuple
 from . import mediatypes as media
 from . import replies
 from .session import Session

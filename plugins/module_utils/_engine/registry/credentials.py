@@ -15,9 +15,10 @@ import fcntl
 import json
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import AuthError, KernelError, StateError, UsageError
+from ..tuples import NamedTuple
 
 if TYPE_CHECKING:
     from .transport import Transport

@@ -16,9 +16,10 @@ import hmac
 import json
 import os
 import time
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from ..errors import AuthError, RegistryError
+from ..tuples import NamedTuple
 from .credentials import Credential
 
 TARGET = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"

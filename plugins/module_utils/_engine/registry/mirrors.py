@@ -15,9 +15,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 from ..errors import RegistryError, StateError, UsageError
+from ..tuples import NamedTuple
 from . import toml
 from .transport import Origin, origin
 

@@ -14,9 +14,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import RegistryError, UsageError, WharfError
+from ..tuples import NamedTuple
 from . import certs, proxies
 
 if TYPE_CHECKING:

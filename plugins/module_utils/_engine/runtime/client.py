@@ -13,10 +13,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import Conflict, Interrupted, NotFound, TimedOut, WharfError
 from ..paths import Paths
+from ..tuples import NamedTuple
 from . import statefile
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import socket
 import stat
 import termios
 from collections.abc import Mapping
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 from ..errors import KernelError, StartError
 from ..kernel import apparmor, capabilities
@@ -31,6 +31,7 @@ from ..kernel.syscalls import (
     PR_SET_DUMPABLE,
     Kernel,
 )
+from ..tuples import NamedTuple
 from . import finalize, init, joined, parent, userns, users, wire
 from .execspec import ExecSpec
 

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import Optional
+
+from ..tuples import NamedTuple
 
 
 class ExecSpec(NamedTuple):

@@ -17,7 +17,7 @@ import stat
 import struct
 import termios
 from collections.abc import Mapping
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 from ..errors import KernelError, StartError
 from ..kernel import apparmor, mounts, procfs
@@ -32,6 +32,7 @@ from ..kernel.syscalls import (
     PR_SET_DUMPABLE,
     Kernel,
 )
+from ..tuples import NamedTuple
 from . import finalize, joined, reaper, rootfs, secrets, userns, users, wire
 
 FLAGS = {

@@ -15,13 +15,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from ..errors import Conflict, KernelError
 from ..kernel import idmap, mounts, procfs
 from ..kernel import pidfd as pidfds
 from ..kernel.syscalls import CLONE_NEWNS, Kernel
 from ..storage import overlay, shifted
+from ..tuples import NamedTuple
 from . import rootfs, userns
 
 _ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

@@ -9,7 +9,9 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, Optional, Union
+
+from ..tuples import NamedTuple
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 LOCAL_SUFFIX = ".local"  # of the local driver's file beside json-file's

@@ -23,7 +23,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 from ..errors import KernelError, NotFound, StartError, WharfError
 from ..kernel import apparmor, devices, procfs
@@ -32,6 +32,7 @@ from ..kernel.cgroups import Cgroup, Layout
 from ..kernel.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS, CLONE_PARENT, Kernel
 from ..paths import Paths
 from ..storage import overlay
+from ..tuples import NamedTuple
 from . import finalize, init, secrets, sharing, userns, wire
 from .kept import Kept
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from ..errors import KernelError, StartError
 from ..kernel import mounts
@@ -30,6 +30,7 @@ from ..kernel.syscalls import (
     MS_SLAVE,
     Kernel,
 )
+from ..tuples import NamedTuple
 from .userns import Mapped
 
 # (name, major, minor)

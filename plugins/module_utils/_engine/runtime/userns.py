@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from ..errors import KernelError, StartError
 from ..kernel import idmap
@@ -32,6 +32,7 @@ from ..kernel.syscalls import (
     SECBIT_NO_SETUID_FIXUP,
     Kernel,
 )
+from ..tuples import NamedTuple
 from . import finalize
 from .users import Identity
 

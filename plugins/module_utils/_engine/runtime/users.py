@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Optional
 
 from ..errors import StartError
+from ..tuples import NamedTuple
 
 if TYPE_CHECKING:
     from ..kernel.syscalls import Kernel

@@ -11,9 +11,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 from ..errors import Conflict, DiskFull, UsageError
+from ..tuples import NamedTuple
 from .sides import Entry, Place, Side, looked_at, open_directory, open_file, own_descriptors
 
 MAX_DEPTH = 128  # a descriptor on each side per level

@@ -14,11 +14,12 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from ..errors import DiskFull, KernelError
 from ..kernel import idmap
 from ..kernel.syscalls import Kernel
+from ..tuples import NamedTuple
 from . import overlay, trees
 
 NAME = "image"  # of the copy, in the container's directory

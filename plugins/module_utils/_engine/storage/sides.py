@@ -16,11 +16,12 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn, Optional
+from typing import NoReturn, Optional
 
 from ..errors import Conflict, NotFound, UsageError
 from ..kernel import idmap
 from ..kernel.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, Kernel
+from ..tuples import NamedTuple
 
 _MAX_LINKS = 40
 _NOBODY = 65534

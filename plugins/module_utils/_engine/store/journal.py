@@ -15,7 +15,9 @@ A line: JSON ``[nanoseconds, origin, action, container id, attributes, over]``; 
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import Any
+
+from ..tuples import NamedTuple
 
 LIMIT = 1 << 20  # then the journal becomes "old", and what was old before is lost: nobody has asked for 10,000 events
 _count = 0

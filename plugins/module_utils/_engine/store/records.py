@@ -8,7 +8,9 @@ A digest is always ``sha256:<64 hex>``; container and network ids are 64 hex dig
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
+
+from ..tuples import NamedTuple
 
 
 class LayerRef(NamedTuple):

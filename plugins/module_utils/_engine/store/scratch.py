@@ -16,10 +16,11 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from .. import fds
 from ..errors import DiskFull, KernelError, WharfError
+from ..tuples import NamedTuple
 
 PARTIAL_SECONDS = 24 * 3600.0  # how long a partial download waits to be resumed
 _UNKNOWN_SECONDS = 3600.0

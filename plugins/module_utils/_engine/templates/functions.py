@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
+from ..tuples import NamedTuple
 from .formatting import MAX_OUTPUT, cut, general, show, sprint, sprintf
 from .lexer import Fault
 from .values import NO_VALUE, GoMap, NilList, items, octets, truth, type_name

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import Optional
+
+from ..tuples import NamedTuple
 
 LEFT, RIGHT = "{{", "}}"
 SPACES = " \t\r\n"

@@ -10,8 +10,9 @@ a is -3, which the doubling formula uses.
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple, Optional
+from typing import Optional
 
+from ...tuples import NamedTuple
 from .der import Malformed, whole_sequence
 
 Point = tuple[int, int, int]

@@ -12,9 +12,10 @@ not satisfy an ``identity`` that was asked for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ...errors import UntrustedError, UsageError
+from ...tuples import NamedTuple
 from .. import reference as references
 from . import memory, signatures
 from .signatures import Signature, explicit_tag

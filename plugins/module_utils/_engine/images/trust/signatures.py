@@ -15,9 +15,10 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ...errors import IntegrityError, NotFound, RegistryError, Unsupported
+from ...tuples import NamedTuple
 from ..manifest import Descriptor, Manifest, load_json, parse_manifest
 from ..reference import is_digest
 

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple, Optional
+from typing import Optional
+
+from ...tuples import NamedTuple
 
 # A read of a pseudo-file ends early only before a record that does not fit into the rest of a page (seq_file,
 # fs/seq_file.c), and no record is half a page long: less than that is all there is, without a second read.

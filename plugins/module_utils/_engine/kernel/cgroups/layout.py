@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from ...errors import Unsupported
+from ...tuples import NamedTuple
 from . import delegation
 from .files import Files
 

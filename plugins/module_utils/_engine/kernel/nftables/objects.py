@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, Optional
+from typing import Optional
 
+from ...tuples import NamedTuple
 from ..nfnetlink import (
     F_APPEND,
     F_CREATE,

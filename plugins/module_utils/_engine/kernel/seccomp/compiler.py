@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Union
+from typing import Any, Union
 
 from ...errors import Unsupported, UsageError
+from ...tuples import NamedTuple
 from .profile import ACTIONS, ENOSYS, EPERM
 from .tables import AUDIT_ARCH, numbers
 
