@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from typing import Any
 
 import pytest
+from helpers.bundle import PLUGINS
 from helpers.engine import Engine
 from helpers.inside import inside
 from helpers.option_laws import SLEEP
@@ -143,3 +146,41 @@ def test_a_kernel_that_does_not_filter_links_is_asked_for_each(shared: Engine, m
         patch.setattr(glance, "_links_on", lambda _sock, _index: None)
         assert not many(shared, 14)["changed"]
     assert counted.numbers["_link"] == 15, "the bridge, and each container's link"
+
+
+_ONE = """
+import gc, json, sys
+sys.path.insert(0, sys.argv[1])
+from module_utils._engine.entry import dispatch
+gc.collect()
+collections = []
+gc.callbacks.append(lambda phase, info: collections.append(phase))
+result = dispatch("container", json.loads(sys.argv[2]))
+print(json.dumps({"changed": result["changed"], "collections": len(collections), "modules": sorted(sys.modules)}))
+"""
+
+
+def test_one_that_is_as_asked_is_told_without_what_makes_containers(shared: Engine) -> None:
+    """A fresh interpreter, as on a target: a module that is imported again shows here."""
+    wanted = {"name": "one", "image": "bb:1", "command": SLEEP, "memory": "64m", "published_ports": ["18097:80"]}
+    shared.container(**wanted)
+    shared.container(**wanted)
+    params = json.dumps(shared.filled("container", **wanted, stop_timeout=1))
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", _ONE, PLUGINS, params], capture_output=True, text=True, check=True
+    )
+    told = json.loads(done.stdout)
+    assert not told["changed"]
+    assert told["collections"] <= 1, "nothing that a task reads becomes garbage before its end"
+    ours = "module_utils._engine."
+    makers = {
+        "sqlite3.dbapi2", "ctypes", "module_utils._args.network", "module_utils._args.volume",
+        *(ours + name for name in (
+            "kernel.devices", "kernel.capabilities", "kernel.netlink", "kernel.mounts", "kernel.syscalls",
+            "network.firewall", "network.ipam", "runtime.spec_devices", "runtime.wire", "runtime.starter",
+            "resources.container_run", "resources.container_live", "resources.container_differences",
+            "resources.container_replace", "resources.containers", "process",
+        )),
+    }  # fmt: skip
+    assert not makers & set(told["modules"])
+    assert len([name for name in told["modules"] if name.startswith("module_utils.")]) <= 75

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import _sqlite3
 import json
 import os
 import shutil
@@ -296,7 +297,7 @@ def test_a_store_that_others_are_faster_to_open_is_tried_again(paths, monkeypatc
         left[0] -= 1
         return Losing(connection, 1) if left[0] >= 0 else connection
 
-    monkeypatch.setattr(sqlite3, "connect", connect)
+    monkeypatch.setattr(_sqlite3, "connect", connect)
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     with Store.open(paths) as store:
         assert store.containers.list() == [] and left[0] == -1

@@ -12,13 +12,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
+from ..._args.container import CONFIG as CONTAINER
 from ..errors import NotFound
 from ..reconcile import options, values
 from ..reconcile.options import Difference
 from ..reconcile.plan import Operation, Plan
 from . import container_inspect, container_options, container_spec
 from .container_actual import is_running, is_unwatched, looked_at, missing_mounts, network_drift, observed, state
-from .tables import CONTAINER
 from .task import Task
 
 if TYPE_CHECKING:

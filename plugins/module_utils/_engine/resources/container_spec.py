@@ -9,11 +9,11 @@ import os
 import stat
 from typing import Any
 
+from ..._args.container import CONFIG as CONTAINER
 from ..errors import UsageError
 from ..reconcile import options, values
 from ..reconcile.values import bad
 from . import container_options
-from .tables import CONTAINER
 from .task import Task
 
 MINIMUM_MEMORY = 6 << 20  # Docker's floor; a container below it cannot even start its init

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Optional
 
+from ..._args.network import CONFIG as NETWORK
 from ..errors import InUse, UsageError
 from ..reconcile import options, values
 from ..reconcile.options import Difference
 from ..reconcile.plan import Operation, Plan
 from .container_actual import is_running, state
-from .tables import NETWORK
 from .task import Task
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Optional
 
+from ..._args.volume import CONFIG as VOLUME
 from ..errors import InUse
 from ..reconcile import options, values
 from ..reconcile.plan import Operation, Plan
-from .tables import VOLUME
 from .task import Task
 
 if TYPE_CHECKING:

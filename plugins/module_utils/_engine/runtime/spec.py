@@ -14,10 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from ..errors import UsageError
-from ..kernel import capabilities
-from ..kernel import devices as device_rules
-from ..kernel.cgroups import resources as limits
-from . import spec_devices
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHM_SIZE = 67108864
@@ -54,6 +50,12 @@ def generate(spec: Mapping[str, Any], image_config: Mapping[str, Any], context: 
     """
     privileged = bool(spec.get("privileged"))
     security = security_options(spec.get("security_opts") or ())
+    # An inspection, which every container task ends with, asks this module for a few words only.
+    from ..kernel import capabilities
+    from ..kernel import devices as device_rules
+    from ..kernel.cgroups import resources as limits
+    from . import spec_devices
+
     caps = capabilities.resolve(
         tuple(spec.get("capabilities") or ()), tuple(spec.get("cap_drop") or ()), privileged=privileged
     )
@@ -194,6 +196,8 @@ def rlimits(ulimits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "ulimit soft limit must be less than or equal to hard limit: %s=%d:%d" % (limit["name"], soft, hard),
                 path="ulimits",
             )
+        from ..kernel import capabilities
+
         if "CAP_SYS_RESOURCE" not in capabilities.available():
             ceiling = resource.getrlimit(number)[1]
             if ceiling != resource.RLIM_INFINITY:

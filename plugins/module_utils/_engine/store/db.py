@@ -30,6 +30,18 @@ Row = tuple[Any, ...]
 _Record = TypeVar("_Record")
 
 
+def _driver() -> Any:
+    """``sqlite3``, without what it adds to the C module: dates and times, of which the state has none."""
+    try:
+        import _sqlite3
+
+        return _sqlite3
+    except ImportError:  # another Python keeps it elsewhere
+        import sqlite3
+
+        return sqlite3
+
+
 def dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
@@ -108,13 +120,12 @@ class Database:
         return connection
 
     def _new_connection(self) -> sqlite3.Connection:
-        import sqlite3
-
+        driver = _driver()
         lost = 0
         while True:
             connection: Optional[sqlite3.Connection] = None
             try:
-                connection = sqlite3.connect(
+                connection = driver.connect(
                     self._uri(),
                     timeout=BUSY_SECONDS,
                     isolation_level=None,
@@ -125,7 +136,7 @@ class Database:
                 connection.execute("PRAGMA synchronous=NORMAL")
                 connection.execute("PRAGMA foreign_keys=ON")
                 return connection
-            except sqlite3.Error as error:
+            except driver.Error as error:
                 if connection is not None:
                     connection.close()
                 lost += 1
@@ -346,17 +357,16 @@ class Database:
         return reserve.free_bytes(os.path.dirname(self.path)) < 65536 and not self.read_only
 
     def _fail(self, error: Exception) -> NoReturn:
-        import sqlite3
-
+        driver = _driver()
         words = str(error)
         where: dict[str, Any] = {"path": self.path, "step": "database"}
-        if isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.NotSupportedError)):
+        if isinstance(error, (driver.ProgrammingError, driver.InterfaceError, driver.NotSupportedError)):
             raise error  # our mistake, not the database's
         if isinstance(error, UnicodeError):
             raise UsageError("A name has bytes in it that are no text: %s" % error, **where) from error
-        if isinstance(error, sqlite3.IntegrityError):
+        if isinstance(error, driver.IntegrityError):
             raise Conflict(words, **where) from error
-        if isinstance(error, sqlite3.OperationalError) and self._is_full(words):
+        if isinstance(error, driver.OperationalError) and self._is_full(words):
             raise DiskFull(
                 "No space left for %s: %d bytes are free, at least %d are needed; nothing was changed"
                 % (self.path, reserve.free_bytes(os.path.dirname(self.path)), reserve.STEP),
@@ -365,13 +375,13 @@ class Database:
                 details={"bytes_needed": reserve.STEP},
                 **where,
             ) from error
-        if isinstance(error, sqlite3.OperationalError) and ("locked" in words or "locking protocol" in words):
+        if isinstance(error, driver.OperationalError) and ("locked" in words or "locking protocol" in words):
             raise TimedOut(
                 "%s stayed locked by another process for %d seconds" % (self.path, BUSY_SECONDS), **where
             ) from error
-        if isinstance(error, sqlite3.OperationalError) and ("readonly" in words or "unable to open" in words):
+        if isinstance(error, driver.OperationalError) and ("readonly" in words or "unable to open" in words):
             raise StateError("Cannot write %s: %s" % (self.path, words), **where) from error
-        if isinstance(error, sqlite3.DatabaseError):
+        if isinstance(error, driver.DatabaseError):
             raise StateError(
                 "The state database %s is damaged or unreadable: %s" % (self.path, words),
                 hint="Move state.db, state.db-wal and state.db-shm out of %s and run the task again: volumes are found "

@@ -126,22 +126,15 @@ class Store:
     @contextmanager
     def looking(self) -> Iterator[None]:
         """All containers and networks are read once, and looked up in that inside: for a plan over many of them. They
-        are as they were at the beginning. Nothing may be written inside. What is read stays to the end, so the
-        collector of cycles, which would go over all of it again and again, rests."""
-        import gc
-
-        resting = gc.isenabled()
-        gc.disable()
+        are as they were at the beginning. Nothing may be written inside."""
+        with self.db.snapshot():
+            self.containers.look()
+            self.networks.look()
         try:
-            with self.db.snapshot():
-                self.containers.look()
-                self.networks.look()
             yield
         finally:
             self.containers.look_away()
             self.networks.look_away()
-            if resting:
-                gc.enable()
 
     def damaged(self) -> list[str]:
         """A sentence for every record that the ``list()`` methods leave out because it cannot be read."""
