@@ -14,7 +14,9 @@ import os
 import socket
 import struct
 from types import TracebackType
-from typing import NamedTuple, Optional
+from typing import Optional
+
+from ..tuples import NamedTuple
 
 SYSTEM_BUS = "/run/dbus/system_bus_socket"
 _CALL, _RETURN, _ERROR = 1, 2, 3

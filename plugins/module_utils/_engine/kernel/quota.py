@@ -14,8 +14,8 @@ import ctypes
 import fcntl
 import os
 import struct
-from typing import NamedTuple
 
+from ..tuples import NamedTuple
 from . import procfs
 from .syscalls import Kernel
 

@@ -22,11 +22,11 @@ written back to them. For firewalld see ``firewalld``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from ..kernel.nfnetlink import AF_INET, AF_INET6, Batch, Nfnetlink
 from ..kernel.nftables import expressions as x
 from ..kernel.nftables import objects
+from ..tuples import NamedTuple
 
 _FAMILIES = {1: "inet", AF_INET: "ip", AF_INET6: "ip6"}
 _TABLE, _CHAIN = "filter", "FORWARD"
