@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 from importlib import import_module
 from typing import Any
 
@@ -62,6 +63,7 @@ def dispatch(
 
     Raises ``WharfError`` for everything foreseeable.
     """
+    _spare_the_collector()
     name = _RESOURCES.get(noun)
     if name is None:
         raise UsageError("This engine has no resource called %r" % noun, step="dispatch")
@@ -76,3 +78,11 @@ def dispatch(
     if not diff:
         result.pop("diff", None)
     return result
+
+
+def _spare_the_collector() -> None:
+    """What Ansible brought along stays, and is not gone through again and again (a tenth of a short task). Once: what
+    is garbage at a later task of the same interpreter must be found."""
+    if not gc.get_freeze_count():
+        gc.freeze()
+        gc.set_threshold(10_000)

@@ -5,6 +5,34 @@
 
 from __future__ import annotations
 
-from .image import info as run
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from .task import Task
+
+
+def run(task: Task) -> dict[str, Any]:
+    """The images named (missing ones left out), or all; of these what the filters let through."""
+    from ..images import inspect as inspecting
+    from . import answer, lists, sizes
+
+    template, filters = answer.check(task), lists.image_filters(task)
+    names = task.params.get("name")
+    if names is None:
+        records = task.store.images.list()
+    else:
+        from .image_choice import find
+
+        records = [record for record in (find(task, name) for name in names) if record is not None]
+    records = lists.images(task, records, filters)
+    weights = sizes.image_sizes(task, records)
+    named = task.store.images.names()
+    images = [
+        {**inspecting.inspect(record, *named.get(record.id, ((), ()))), **weights[record.id]} for record in records
+    ]
+    if task.params.get("history"):
+        from ..images.history import history
+
+        for record, image in zip(records, images):
+            image["History"] = history(task.store, record, image["RepoTags"])
+    return {"changed": False, "images": answer.answer(task, template, images)}

@@ -134,12 +134,10 @@ def _images(task: Task, plan: Plan, filters: Filters, gone: set[str], result: di
 
 def _freed(task: Task, everything: list[ImageRecord], chosen: list[ImageRecord]) -> int:
     """Bytes of the layers that only the chosen images have: what check mode can say."""
-    from .sizes import layer_sizes
-
     going = {record.id for record in chosen}
     kept = {layer.chain_id for record in everything if record.id not in going for layer in record.layers}
     chains = {layer.chain_id for record in chosen for layer in record.layers} - kept
-    sizes = layer_sizes(task)
+    sizes = task.store.layers.sizes()
     return sum(sizes.get(chain, 0) for chain in chains)
 
 

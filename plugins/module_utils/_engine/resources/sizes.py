@@ -18,13 +18,9 @@ if TYPE_CHECKING:
     from ..store.records import ContainerRecord, ImageRecord
 
 
-def layer_sizes(task: Task) -> dict[str, int]:
-    return {layer.chain_id: layer.size for layer in task.store.layers.list()}
-
-
 def image_sizes(task: Task, images: list[ImageRecord]) -> dict[str, dict[str, int]]:
     """By image ID ``{"SharedSize", "UniqueSize"}``: bytes of layers that other images have too, and of its own."""
-    sizes = layer_sizes(task)
+    sizes = task.store.layers.sizes()
     owners = task.store.images.layer_owners()
     out = {}
     for image in images:
@@ -65,7 +61,7 @@ def _disk(task: Task, path: str) -> int:
 def _images(task: Task) -> dict[str, int]:
     records = task.store.images.list()
     used = {record.id for record in records if task.store.images.users(record.id)}
-    sizes = layer_sizes(task)
+    sizes = task.store.layers.sizes()
     held = {layer.chain_id for record in records if record.id in used for layer in record.layers}
     return {
         "count": len(records),

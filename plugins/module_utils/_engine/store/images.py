@@ -101,11 +101,11 @@ class Images:
         return found
 
     def layer_owners(self) -> dict[str, int]:
-        """How many of the listed images have a layer, by its chain ID."""
+        """How many of the listed images have a layer, by its chain ID (of which no image has one twice)."""
         return dict(
             self._db.execute(
-                "SELECT chain_id, COUNT(DISTINCT image_id) FROM image_layers"
-                " WHERE image_id IN (SELECT id FROM images WHERE doomed = 0) GROUP BY chain_id"
+                "SELECT chain_id, COUNT(*) FROM image_layers"
+                " WHERE image_id NOT IN (SELECT id FROM images WHERE doomed = 1) GROUP BY chain_id"
             )
         )
 

@@ -74,6 +74,10 @@ class Layers:
     def list(self) -> List[LayerRecord]:
         return [_record(row) for row in self._db.execute("SELECT %s FROM layers ORDER BY chain_id" % _COLUMNS)]
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the files in each layer, by chain ID."""
+        return dict(self._db.execute("SELECT chain_id, size FROM layers"))
+
     def stage(self) -> Stage:
         """A new, empty, locked directory. Raises ``DiskFull``."""
         return Stage(self._paths.tmp)

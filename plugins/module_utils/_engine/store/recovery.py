@@ -112,25 +112,25 @@ def _forget_layer(store: Store, chain: str) -> list[str]:
 
 def _same_boot(marker: str) -> bool:
     try:
-        with open(marker, encoding="ascii") as file:
+        with open(marker, "rb") as file:
             return file.read() == _boot_id()
     except OSError:
         return False
 
 
-def _boot_id() -> str:
+def _boot_id() -> bytes:
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
             return file.read().strip()
     except OSError:
-        return "unknown"
+        return b"unknown"
 
 
 def _after_boot(store: Store) -> list[str]:
     done = _adopt_volumes(store)
     marker = store.paths.run + "/boot_id"
     try:
-        with open("%s.%d" % (marker, os.getpid()), "w", encoding="ascii") as file:
+        with open("%s.%d" % (marker, os.getpid()), "wb") as file:
             file.write(_boot_id())
         os.rename("%s.%d" % (marker, os.getpid()), marker)
     except OSError as error:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import DiskFull, StateError
 from ..paths import Paths
@@ -17,12 +17,14 @@ from . import reserve, scratch
 from .blobs import Blobs
 from .containers import Containers
 from .db import Database, Transaction
-from .events import Events
 from .images import Images
 from .layers import Layers
 from .locks import Lock, Locks
-from .networks import Networks
-from .volumes import Volumes
+
+if TYPE_CHECKING:
+    from .events import Events
+    from .networks import Networks
+    from .volumes import Volumes
 
 
 class Store:
@@ -36,9 +38,35 @@ class Store:
         self.layers = Layers(paths, self.db)
         self.containers = Containers(paths, self.db)
         self.images = Images(self.db, self.containers, self.layers, self.blobs)
-        self.networks = Networks(self.db)
-        self.volumes = Volumes(self.db, self.containers)
-        self.events = Events(self.db, paths.events)
+        self._networks: Optional[Networks] = None
+        self._volumes: Optional[Volumes] = None
+        self._events: Optional[Events] = None
+
+    # Not every task needs these three, and each import is time that all would pay.
+
+    @property
+    def networks(self) -> Networks:
+        if self._networks is None:
+            from .networks import Networks
+
+            self._networks = Networks(self.db)
+        return self._networks
+
+    @property
+    def volumes(self) -> Volumes:
+        if self._volumes is None:
+            from .volumes import Volumes
+
+            self._volumes = Volumes(self.db, self.containers)
+        return self._volumes
+
+    @property
+    def events(self) -> Events:
+        if self._events is None:
+            from .events import Events
+
+            self._events = Events(self.db, self.paths.events)
+        return self._events
 
     @classmethod
     def open(cls, paths: Paths, *, recover: bool = True) -> Store:
