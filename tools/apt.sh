@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that tests and the demo use and that are missing. The engine itself needs none of them:
-# they are oracles (nft, ip, getfattr, skopeo, umoci), things to test against (sshd, docker-registry), or material for
+# they are oracles (nft, ip, getfattr, skopeo, umoci), things to test against (sshd, docker-registry, libisal), or material for
 # images (a static busybox, mmdebstrap).
 set -euo pipefail
 
 packages=(
-    apache2-utils attr busybox-static docker-registry git iproute2 libcap2-bin mmdebstrap nftables openssh-server
+    apache2-utils attr busybox-static docker-registry git iproute2 libcap2-bin libisal2 mmdebstrap nftables openssh-server
     python3 python3-venv skopeo sudo umoci
 )
 read -r -a extra <<<"${EXTRA:-}"

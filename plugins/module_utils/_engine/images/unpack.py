@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 import queue
 import threading
-import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, Optional
 
 from ..errors import IntegrityError, KernelError, Unsupported
+from . import inflate
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -39,6 +39,7 @@ RATIO_LIMIT = 1000
 RATIO_FREE = 64 << 20
 
 _GZIP = b"\x1f\x8b\x08"
+_RESERVED = 0xE0  # of the flags, which follow
 _OTHER = (
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\xfd7zXZ\0", "xz"),
@@ -187,34 +188,44 @@ class _Gunzip:
         self._write = write
         self._subject = subject
         self._produced = 0
+        self._backend = inflate.backend()
 
     def run(self, data: bytes) -> int:
         """One member after the other (pigz, estargz): Go's reader, which made most layers, does the same."""
         while data:
-            if not self._begins_member(data):
-                _refuse(self._subject, "has garbage after its compressed data")
-            data = self._member(data)
+            self._check_beginning(data)
+            data = self._more(self._member(data))
         return self._produced
 
-    def _begins_member(self, data: bytes) -> bool:
-        if len(data) < len(_GZIP):
-            return _GZIP.startswith(data)
-        return data.startswith(_GZIP)
+    def _more(self, data: bytes) -> bytes:
+        """At least as much as tells what begins here, unless the blob ends before."""
+        while len(data) <= len(_GZIP):
+            read = self._source.read()
+            if not read:
+                break
+            data += read
+        return data
+
+    def _check_beginning(self, data: bytes) -> None:
+        if data[: len(_GZIP)] != _GZIP[: len(data)]:
+            _refuse(self._subject, "has garbage after its compressed data")
+        if len(data) > len(_GZIP) and data[len(_GZIP)] & _RESERVED:  # not everything that reads gzip looks at them
+            _refuse(self._subject, "is damaged gzip data (unknown header flags set)")
 
     def _member(self, data: bytes) -> bytes:
         """Decompress one member that begins with ``data``; returns what was read beyond its end."""
-        decoder = zlib.decompressobj(wbits=31)
+        decoder = self._backend.make()
         while True:
             try:
                 out = decoder.decompress(data, _OUT)
-            except zlib.error as error:
+            except self._backend.errors as error:
                 _refuse(self._subject, "is damaged gzip data (%s)" % error)
             if out:
                 self._produced += len(out)
                 check_ratio(self._produced, self._source.offset, self._subject)
                 self._write(out)
             if decoder.eof:
-                return decoder.unused_data or self._source.read()
+                return decoder.unused_data
             data = decoder.unconsumed_tail
             if not data:
                 data = self._source.read()
