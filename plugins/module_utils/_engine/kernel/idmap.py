@@ -129,13 +129,14 @@ def _with_holder(kernel: Kernel, flags: int, owner: int, take: Callable[[int], _
     """``take(pid)`` of a process that lives as long as that takes, in new namespaces. It is in ``owner`` first, if that
     is not -1: whoever makes a namespace, their user namespace owns it (clone(2) alone cannot do both)."""
     ready, tell = os.pipe()
+    parent = os.getpid()
     try:
         try:
             pid, pidfd = kernel.clone3(0 if owner >= 0 else flags)
         except OSError as error:
             raise KernelError.wrap(error, "Cannot create a user namespace", step="userns", hint=_HINT) from error
         if pid == 0:
-            _hold(kernel, flags, owner, tell)
+            _hold(kernel, flags, owner, tell, parent)
         os.close(tell)
         tell = -1
         try:
@@ -157,10 +158,12 @@ def _with_holder(kernel: Kernel, flags: int, owner: int, take: Callable[[int], _
             os.close(tell)
 
 
-def _hold(kernel: Kernel, flags: int, owner: int, tell: int) -> NoReturn:
-    """The holder's whole life; it goes with its parent."""
+def _hold(kernel: Kernel, flags: int, owner: int, tell: int, parent: int) -> NoReturn:
+    """The holder's whole life; it goes with its parent, however early that is killed: it has the parent's locks."""
     try:
         kernel.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(0)
         if owner >= 0:
             kernel.setns(owner, _CLONE_NEWUSER)
             kernel.unshare(flags)
