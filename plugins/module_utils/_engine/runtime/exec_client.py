@@ -180,10 +180,13 @@ def run(
     sock.settimeout(None)
     request = {"op": "exec", **spec._asdict()}
     try:
-        if detach:
-            wire.send_line(sock, request)
-        else:
-            session.send(request, spec.tty)
+        try:
+            if detach:
+                wire.send_line(sock, request)
+            else:
+                session.send(request, spec.tty)
+        except ConnectionError:  # killed between the connection and the request
+            raise Interrupted("The container's monitor died before the exec", step="exec") from None
         session.run(detach)
         end = session.exit or {"exit_code": 0, "timed_out": False}
         return ExecResult(
