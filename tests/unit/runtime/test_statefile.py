@@ -43,3 +43,20 @@ def test_what_does_not_fit_into_the_file_leaves_it_as_it_is(tmp_path, full):
 def test_another_failure_is_not_worked_around(tmp_path):
     with pytest.raises(FileNotFoundError):
         statefile.replace(str(tmp_path / "no" / "state.json"), {"status": "exited"})
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path):
+    for name in ("state.json", "state.json.%d.tmp" % os.getpid(), "json-file.log", "log.1.gz.tmp"):
+        (tmp_path / name).write_text("{}")
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    (tmp_path / ("run.json.%d.tmp" % child)).write_text("{")
+    statefile.sweep(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == [
+        "json-file.log",
+        "log.1.gz.tmp",
+        "state.json",
+        "state.json.%d.tmp" % os.getpid(),
+    ]

@@ -169,6 +169,7 @@ class Monitor:
         self.engaged = True
         # Of an earlier run that ended with its monitor; its cgroup is the helper's to remove.
         self._salvage()
+        statefile.sweep(self.directory)
         cleanup.remove_directory(self.run_directory)
         os.mkdir(self.run_directory, 0o700)
         try:
@@ -234,6 +235,7 @@ class Monitor:
         if fd is None or (state["status"] == "created" and not became_program(state["pid"], fd)):
             self._salvage(streams)
             raise NotFound("Container %s is not running" % self.id[:12], step="adopt")
+        statefile.sweep(self.directory)
         self.child = parent.Child(state["pid"], fd, state["pid_start"], -1)
         os.makedirs(self.run_directory, 0o700, exist_ok=True)
         # Its log is opened by the monitor, which can wait for it: a syslog that is down must not orphan the container.

@@ -63,6 +63,16 @@ def write_json(path: str, value: Any, *, sync: bool = False) -> None:
     os.rename(temporary, path)
 
 
+def sweep(directory: str) -> None:
+    """Remove what writers left that were killed between their two steps (they are named after their process)."""
+    for name in os.listdir(directory):
+        if name.endswith(".tmp") and ".json." in name and not os.path.exists("/proc/" + name.split(".")[-2]):
+            try:
+                os.unlink("%s/%s" % (directory, name))
+            except FileNotFoundError:  # somebody else was faster
+                continue
+
+
 def replace(path: str, value: Any, *, sync: bool = False) -> None:
     """``write_json``, also on a full disk, as long as there is a file: how a container ended must not be lost there.
     Raises ``OSError``."""
