@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any, Optional
@@ -324,6 +325,29 @@ def test_healthy_waits_and_fails_fast(shared: Engine) -> None:
         shared.container("sick", state="healthy", healthcheck=check, command=SLEEP)
     with pytest.raises(UnhealthyError, match="exited with code 3"):
         shared.container("dead", state="healthy", healthcheck=check, command=["sh", "-c", "echo bye; exit 3"])
+
+
+def test_healthy_waits_for_one_that_was_healthy_and_is_being_started_again(shared: Engine) -> None:
+    task: dict[str, Any] = {
+        "state": "healthy",
+        "restart_policy": "always",
+        "healthcheck": {"test": ["CMD", "true"], "interval": "50ms"},
+        "command": SLEEP,
+    }
+    shared.container("back", **task)
+    for _time in range(4):
+        os.kill(shared.pid("back"), signal.SIGKILL)
+        shared.container("back", **task)
+        shared.run("containers", containers=[{"name": "back", "image": "bb:1", **task}])
+        assert shared.inspect("back")["State"]["Health"]["Status"] == "healthy"
+
+
+def test_healthy_does_not_wait_for_one_that_always_ends(shared: Engine) -> None:
+    check = {"test": ["CMD", "true"], "interval": "30s"}
+    with pytest.raises(UnhealthyError):
+        shared.container(
+            "loop", state="healthy", healthcheck=check, restart_policy="always", command=["sh", "-c", "exit 3"]
+        )
 
 
 def test_exec_returns_code_and_streams(shared: Engine) -> None:

@@ -24,6 +24,8 @@ MORE_LIMITS = (
 )  # fmt: skip
 _MORE = frozenset(MORE_LIMITS)
 
+_CHANCES = 3  # restarts in which a container that somebody waits for may come to itself
+
 
 def state(task: Task, record: ContainerRecord) -> dict[str, Any]:
     """The monitor's facts (``status``, ``pid``, ``exit_code`` ...), believed as far as the kernel confirms them."""
@@ -52,6 +54,15 @@ def is_unwatched(facts: dict[str, Any]) -> bool:
 def is_starting(facts: dict[str, Any]) -> bool:
     """Between two looks at what runs: its monitor is about to start it, perhaps not for the first time."""
     return bool(facts["status"] == "restarting" or (facts["status"] == "created" and facts["pid"]))
+
+
+def is_recovering(facts: dict[str, Any]) -> bool:
+    """It has ended, and its monitor starts it again; and nothing says that it will end in the same way: it was healthy
+    until then, or this is one of the first times. Until it runs its health is that of the run before."""
+    if not is_starting(facts):
+        return False
+    log = (facts.get("health") or {}).get("log") or []
+    return facts["restart_count"] < _CHANCES or bool(log and log[-1]["exit_code"] == 0)
 
 
 def observed(task: Task, record: ContainerRecord, facts: dict[str, Any]) -> dict[str, Any]:

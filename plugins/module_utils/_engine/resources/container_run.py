@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import StartError, TimedOut, UnhealthyError, WharfError
 from . import container_make as make
-from .container_actual import is_running, state
+from .container_actual import is_recovering, is_running, state
 from .container_options import shared_with
 from .task import Task
 
@@ -130,6 +130,8 @@ def wait_healthy(task: Task, record: ContainerRecord, timeout: Optional[float]) 
 def is_well(task: Task, record: ContainerRecord) -> bool:
     """One look. Raises ``UnhealthyError`` when it will not be."""
     facts = state(task, record)
+    if is_recovering(facts):
+        return False
     health = facts.get("health")
     if not is_running(facts):
         raise _unwell(task, record, "exited with code %s before it was healthy" % facts.get("exit_code"), facts)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from ..errors import NotFound, TimedOut, UnhealthyError, UsageError, WharfError
 from ..reconcile import values
 from . import container, container_inspect
-from .container_actual import is_running, state
+from .container_actual import is_recovering, is_running, state
 from .containers_order import Graph
 from .task import Task
 
@@ -311,6 +311,8 @@ def _holds(task: Task, item: Optional[Item], name: str, condition: str) -> bool:
         if facts["exit_code"]:
             raise _never(name, "exited with code %d" % facts["exit_code"], facts)
         return True
+    if is_recovering(facts):
+        return False
     if not is_running(facts):
         raise _never(name, "does not run", facts)
     health = (facts.get("health") or {}).get("status")
