@@ -1,44 +1,73 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What must hold after every round: each function returns sentences about what does not."""
+"""What must hold of containers, images, volumes and logs: each function returns sentences about what does not."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import re
-import socket
 import sqlite3
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from helpers.engine import Engine
 
-from campaign import faults
+from campaign.host import difference
 from campaign.model import Slot
+from campaign.work import held
 
-MOUNTS = "/proc/self/mountinfo"
+_LINE = re.compile(r"line (\d+) of (\d+)")
+_SIGNALS = {137, 143}
 
 
-def all_of(engine: Engine, slots: list[Slot], mounts: set[str], orphaned: bool) -> list[str]:
-    """``orphaned``: monitors and spawner were killed, so a job that went on meanwhile is nobody's child any more, and
-    255 (nobody was told) is the truth about its end."""
-    shown = {c["Name"][1:]: c for c in engine.run("container_info")["containers"]}
+def all_of(engine: Engine, slots: list[Slot], shown: dict[str, Any], unknown: set[int]) -> list[str]:
+    """After the task for everything. ``unknown``: exit codes of jobs that nobody was told about."""
     return [
-        *store_is_sound(engine),
-        *nothing_is_left(engine, shown, mounts),
-        *network_agrees(engine, shown),
-        *containers_are_as_wanted(shown, slots, {255} if orphaned else set()),
+        *store_is_sound(engine, slots),
+        *containers_are_as_wanted(shown, slots, unknown),
         *volumes_are_whole(engine, slots),
         *ids_are_its_own(shown, slots),
         *logs_have_every_line(engine, shown, slots),
     ]
 
 
-def store_is_sound(engine: Engine) -> Iterator[str]:
-    with sqlite3.connect(engine.paths.database) as db:
+def stand(shown: dict[str, Any], slots: Iterable[Slot], running: bool) -> list[str]:
+    """Containers that no task was about are there, in the version that was asked for last; with ``running``, those
+    that should run do."""
+    found = []
+    for slot in slots:
+        container = shown.get(slot.name)
+        if (container is not None) != (slot.state != "absent"):
+            found.append("%s was %s" % (slot.name, "lost" if container is None else "made"))
+        elif container is not None:
+            if "RUN=%d" % slot.run not in container["Config"]["Env"]:
+                found.append("%s became another version" % slot.name)
+            if slot.kind != "job" and slot.state == "started" and running and not container["State"]["Running"]:
+                found.append("%s went down: %s" % (slot.name, container["State"]))
+            if slot.kind != "job" and slot.state == "stopped" and container["State"]["Running"]:
+                found.append("%s came up" % slot.name)
+    return found
+
+
+def codes_are_true(shown: dict[str, Any], slots: Iterable[Slot]) -> Iterator[str]:
+    """Codes recorded for jobs before anything repairs them. A job ends with its run's code or the one before (when the
+    task was killed before it replaced it), by a signal, or unwatched."""
+    for slot in slots:
+        if slot.kind == "job" and slot.name in shown:
+            yield from exit_code_is_true(slot, shown[slot.name]["State"], slot.codes | _SIGNALS | {255})
+
+
+def exit_code_is_true(slot: Slot, state: dict[str, Any], codes: set[int]) -> Iterator[str]:
+    """A code that the job did not end with, and that no signal or loss of its monitor explains, was invented."""
+    if state["Status"] == "exited" and state["ExitCode"] not in codes:
+        yield "%s ended with %s and is recorded with %d" % (slot.name, sorted(codes), state["ExitCode"])
+
+
+def store_is_sound(engine: Engine, slots: Iterable[Slot]) -> Iterator[str]:
+    paths = engine.paths
+    with sqlite3.connect(paths.database) as db:
         verdict = db.execute("PRAGMA integrity_check").fetchone()[0]
         if verdict != "ok":
             yield "the database is damaged: %s" % verdict
@@ -51,87 +80,37 @@ def store_is_sound(engine: Engine) -> Iterator[str]:
             for (address,) in db.execute(sql % (column, column, column)):
                 yield "address %s is leased twice" % address
         ids = {row[0] for row in db.execute("SELECT id FROM containers")}
-    yield from _difference("container directory", set(os.listdir(engine.paths.containers)), ids, both=True)
-    yield from _difference("network namespace", set(os.listdir(engine.paths.netns)), ids)
-    yield from _difference("run directory", set(os.listdir(engine.paths.run + "/containers")), ids)
-
-
-def _difference(what: str, have: set[str], may: set[str], both: bool = False) -> Iterator[str]:
-    for name in sorted(have - may):
-        yield "%s %s belongs to nothing" % (what, name)
-    for name in sorted(may - have) if both else ():
-        yield "%s %s is missing" % (what, name)
-
-
-def nothing_is_left(engine: Engine, shown: dict[str, Any], mounts: set[str]) -> Iterator[str]:
-    ids = {c["Id"] for c in shown.values()}
-    for hierarchy in os.listdir("/sys/fs/cgroup"):
-        group = "/sys/fs/cgroup/%s/%s" % (hierarchy, engine.paths.cgroup)
-        if os.path.isdir(group):
-            below = {name for name in os.listdir(group) if os.path.isdir("%s/%s" % (group, name))}
-            yield from _difference("cgroup (%s)" % hierarchy, below, ids)
-    own = {engine.paths.container_netns(identity) for identity in ids}
-    for where in sorted(mount_points() - mounts - own):
-        yield "mount on %s" % where
-    running = [c for c in shown.values() if c["State"]["Running"]]
-    watching = faults.monitors(engine)
-    if len(watching) < len(running):
-        yield "%d containers run and %d are watched" % (len(running), len(watching))
-    # Several tasks may each start one at the same time; all but the first end as soon as they see it.
-    for find in (faults.spawners, faults.resolvers):
-        if not _comes_true(lambda find=find: len(find(engine)) <= 1):  # type: ignore[misc]
-            yield "more than one: %s" % [_command(pid) for pid in find(engine)]
-    for name in os.listdir(engine.paths.tmp):
-        if name.startswith("trash"):
-            yield "litter in %s: %s" % (engine.paths.tmp, name)
-
-
-def _comes_true(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def _command(pid: int) -> str:
-    with open("/proc/%d/cmdline" % pid, "rb") as stream:
-        return "%d %s" % (pid, stream.read().replace(b"\0", b" ").decode())
-
-
-def mount_points() -> set[str]:
-    with open(MOUNTS) as lines:
-        return {line.split(" ")[4] for line in lines}
-
-
-def links() -> set[str]:
-    """Ours, in this network namespace (/sys/class/net shows the one that it was mounted in)."""
-    return {name for _index, name in socket.if_nameindex() if name.startswith("wh")}
-
-
-def network_agrees(engine: Engine, shown: dict[str, Any]) -> Iterator[str]:
-    """Links, addresses, routes and firewall are what the store says, and there are no others."""
-    from module_utils._engine.network import bridge, endpoint
-    from module_utils._engine.network.service import NetworkService
-    from module_utils._engine.store.state import Store
-
-    with Store.open(engine.paths, recover=False) as store, NetworkService(engine.paths, store) as service:
-        expected = {bridge.link_name(engine.paths, record) for record in store.networks.list()}
-        for name, container in shown.items():
-            if container["State"]["Running"]:
-                yield from ("%s: %s" % (name, what) for what in service.check(container["Id"]))
-            for record in store.networks.endpoints(container_id=container["Id"]):
-                expected.add(endpoint.host_link(record.container_id, record.network_id))
-        # The kernel takes the links of a namespace that is gone apart by and by.
-        _comes_true(lambda: links() <= expected)
-        yield from _difference("link", links(), expected)
-        yield from ("firewall: %s" % what for what in service.publishing.differences())
+        chains = {row[0].partition(":")[2] for row in db.execute("SELECT chain_id FROM layers")}
+        volumes = {row[0] for row in db.execute("SELECT name FROM volumes")}
+        networks = {row[0] for row in db.execute("SELECT name FROM networks")}
+    db.close()
+    yield from difference("container directory", set(os.listdir(paths.containers)), ids, both=True)
+    yield from difference("network namespace", set(os.listdir(paths.netns)), ids)
+    yield from difference("run directory", set(os.listdir(paths.run + "/containers")), ids)
+    yield from difference("layer", set(os.listdir(paths.layers)), chains, both=True)
+    wanted = {slot.volume for slot in slots if slot.kind == "service"}
+    yield from difference("volume", volumes, wanted, both=True)
+    yield from difference("volume directory", set(os.listdir(paths.volumes)), wanted, both=True)
+    yield from difference("network", networks, {"bridge", "campaign", "second"})
+    if os.path.isdir(paths.state + "/lost"):
+        yield "containers were set aside: %s" % os.listdir(paths.state + "/lost")
+    for name in os.listdir(paths.blobs):
+        with open(paths.blobs + "/" + name, "rb") as stream:
+            if hashlib.sha256(stream.read()).hexdigest() != name:
+                yield "blob %s is damaged" % name
+    for identity in ids & set(os.listdir(paths.containers)):
+        # What a killed writer left goes with the next start or the next monitor.
+        left = [name for name in os.listdir(paths.container(identity)) if name.endswith(".tmp")]
+        if len(left) > 3:
+            yield "litter in the directory of container %s: %s" % (identity[:12], left)
+    for name in os.listdir(paths.tmp):
+        if not re.fullmatch(r"ingest-[0-9a-f]{64}", name):  # waits to be resumed
+            yield "litter in tmp: %s" % name
 
 
 def containers_are_as_wanted(shown: dict[str, Any], slots: Iterable[Slot], unknown: set[int]) -> Iterator[str]:
     wanted = {slot.name: slot for slot in slots if slot.state != "absent"}
-    yield from _difference("container", set(shown), set(wanted), both=True)
+    yield from difference("container", set(shown), set(wanted), both=True)
     for name, slot in wanted.items():
         if name not in shown:
             continue
@@ -141,10 +120,14 @@ def containers_are_as_wanted(shown: dict[str, Any], slots: Iterable[Slot], unkno
             yield "%s is not the version that was asked for" % name
         if container["HostConfig"]["Memory"] != slot.memory << 20:
             yield "%s has another memory limit" % name
+        if container["Config"]["Labels"].get("campaign") != slot.label:
+            yield "%s has another label" % name
         if slot.kind == "job":
             yield from exit_code_is_true(slot, state, {slot.code} | unknown)
-        elif state["Running"] != (slot.state == "started"):
+        elif state["Status"] not in (("running",) if slot.state == "started" else ("exited", "created")):
             yield "%s is %s, and should be %s" % (name, state["Status"], slot.state)
+        elif slot.kind == "web" and slot.state == "started" and state["Health"]["Status"] != "healthy":
+            yield "%s is %s" % (name, state["Health"]["Status"])
 
 
 def ids_are_its_own(shown: dict[str, Any], slots: Iterable[Slot]) -> Iterator[str]:
@@ -169,55 +152,39 @@ def ids_are_its_own(shown: dict[str, Any], slots: Iterable[Slot]) -> Iterator[st
             yield "%s and %s have ids in common" % (one[2], two[2])
 
 
-def exit_code_is_true(slot: Slot, state: dict[str, Any], codes: set[int]) -> Iterator[str]:
-    """A code that the job did not end with, and that no signal or loss of its monitor explains, was invented."""
-    if state["Status"] == "exited" and state["ExitCode"] not in codes:
-        yield "%s ended with %s and is recorded with %d" % (slot.name, sorted(codes), state["ExitCode"])
-
-
 def volumes_are_whole(engine: Engine, slots: Iterable[Slot]) -> Iterator[str]:
     for slot in slots:
-        if not slot.precious:
-            continue
-        path = engine.paths.volume_data(slot.volume) + "/precious"
-        try:
-            with open(path) as stream:
-                found = stream.read().strip()
-        except OSError as error:
-            yield "volume %s: %s" % (slot.volume, error)
-            continue
-        if found != slot.precious:
-            yield "volume %s holds %r instead of %r" % (slot.volume, found[:80], slot.precious[:80])
-
-
-_LINE = re.compile(r"line (\d+) of (\d+)")
+        if slot.kind == "service":
+            found = held(engine, slot, "precious").strip()
+            if found != slot.precious:
+                yield "volume %s holds %r instead of %r" % (slot.volume, found[:80], slot.precious)
+            found = held(engine, slot, "copied")
+            if found != slot.copied:
+                yield "what was copied into volume %s has changed: %r..." % (slot.volume, found[:40])
 
 
 def logs_have_every_line(engine: Engine, shown: dict[str, Any], slots: Iterable[Slot]) -> Iterator[str]:
-    """A talker counts: after n comes n + 1, or 1 when it was started again. Its log may have lost its beginning."""
+    """A talker counts: after n comes n + 1, or 1 when it was started again. Its log may have lost its beginning. A job
+    says its last word before it ends."""
     for slot in slots:
-        if slot.kind != "talker" or slot.name not in shown:
+        if slot.name not in shown or slot.kind not in ("talker", "job"):
             continue
-        last = 0
-        for text in engine.run("container_logs", name=slot.name)["stdout_lines"]:
-            match = _LINE.fullmatch(text)
-            if match is None:
-                yield "%s: a line was torn: %r" % (slot.name, text[:100])
-                break
-            number = int(match.group(1))
-            if last and number not in (last + 1, 1):
-                yield "%s: line %d is followed by %d" % (slot.name, last, number)
-                break
-            last = number
+        lines = engine.run("container_logs", name=slot.name)["stdout_lines"]
+        if slot.kind == "talker":
+            yield from _counts(slot.name, lines)
+        elif shown[slot.name]["State"]["ExitCode"] == slot.code and lines[-1:] != ["run %d ends" % slot.run]:
+            yield "the log of %s lacks its end: %r" % (slot.name, lines[-3:])
 
 
-def recorded_states(engine: Engine) -> dict[str, dict[str, Any]]:
-    """``{container id: state.json}`` of those that have one."""
-    found = {}
-    for identity in os.listdir(engine.paths.containers):
-        try:
-            with open(engine.paths.container(identity) + "/state.json") as stream:
-                found[identity] = json.load(stream)
-        except (FileNotFoundError, ValueError):
-            continue
-    return found
+def _counts(name: str, lines: list[str]) -> Iterator[str]:
+    last = 0
+    for text in lines:
+        match = _LINE.fullmatch(text)
+        if match is None:
+            yield "%s: a line was torn: %r" % (name, text[:100])
+            return
+        number = int(match.group(1))
+        if last and number not in (last + 1, 1):
+            yield "%s: line %d is followed by %d" % (name, last, number)
+            return
+        last = number

@@ -3,8 +3,9 @@
 
 """A campaign: random tasks, a fault in each, the next task, and then everything must be as that one asked.
 
-The same seed makes the same choices; when a fault strikes is chosen, too, but what it then interrupts is up to the
-machine. Everything happens in a network and a mount namespace of its own, on a small file system of its own.
+The same seed makes the same choices, round by round; when a fault strikes is chosen, too, as a part of the time that
+the task usually takes, but what it then interrupts is up to the machine. Everything happens in namespaces and on a
+disk of its own (``place``).
 """
 
 from __future__ import annotations
@@ -13,208 +14,280 @@ import contextlib
 import os
 import random
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Optional
 
 from helpers.engine import Engine
-from helpers.private_network import private_network
 from module_utils._engine.errors import WharfError
-from module_utils._engine.kernel.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, Kernel
+from module_utils._engine.kernel.syscalls import Kernel
+from module_utils._engine.restore import restore
 
-from campaign import faults, invariants
-from campaign.model import NETWORK, Slot, slots
+from campaign import faults, host, invariants
+from campaign.model import slots
+from campaign.place import comes_true, place
+from campaign.work import Work, Works, guarded
 
-FOUND, FAULTY = 3, 1  # how a task's process ends: a failure in a sentence, a traceback
+FOUND, FAULTY, LATE = 3, 1, -1000  # how a task's process ends: a failure in a sentence, a traceback, never
+_SETTLED = 60.0  # seconds
 
 
 class Campaign:
-    def __init__(self, seed: int, say: Callable[[str], None]) -> None:
-        self.seed, self.say = seed, say
-        self.rng = random.Random(seed)
+    def __init__(
+        self,
+        seed: int,
+        say: Callable[[str], None],
+        *,
+        disk: str = "",
+        clock: bool = False,
+        among: Sequence[str] = faults.FAULTS,
+    ) -> None:
+        """``disk``: see ``place``. ``clock``: the machine's own may be put forward and back. ``among``: the faults."""
+        self.seed, self.say, self.disk, self.among = seed, say, disk, among
         self.slots = slots()
         self.rounds = 0
         self.hits: dict[str, int] = {}
         self.losses: list[str] = []
-        self.engine: Optional[Engine] = None
-        self.mounts: set[str] = set()
-        self._longest = 0.5
+        self.clock = faults.Clock(clock)
+        self.spent: dict[str, float] = {}  # seconds, by what they went to
+        self._usual: dict[str, float] = {}  # seconds that a kind of task takes
 
-    # -- the place -----------------------------------------------------------------------------------------------------
-
-    def run(self, rounds: int, keep_going: bool = False) -> None:
-        with private_network(), self._place() as directory:
-            self.engine = engine = Engine(directory)
+    def run(self, rounds: int, keep_going: bool = False, first: int = 1) -> None:
+        """``first``: the wishes of the rounds before are made, but not carried out one by one."""
+        with place(self.disk) as here, registry() as reference:
+            self.place, self.disk = here, here.disk
+            self.engine = Engine(here.directory)
+            self.works = Works(self.engine, self.slots, reference)
             try:
-                self._begin(engine)
+                self._begin(first)
                 while self.rounds < rounds and (keep_going or not self.losses):
                     self.rounds += 1
-                    self._round(engine)
+                    self._round(first + self.rounds - 1)
+                    if self.rounds % 25 == 0:
+                        self.say("%d rounds, %d losses; %s" % (self.rounds, len(self.losses), self._spent()))
             finally:
-                faults.make_room(engine)
-                self._end(engine)
+                self.clock.put_right()
+                faults.make_room(self.engine)
+                self._end()
 
-    @contextlib.contextmanager
-    def _place(self) -> Any:
-        """A mount namespace that is only ours, and a file system that can be filled. Left in a child's stead: the
-        process keeps the namespace, so nothing of it is ever seen outside."""
-        kernel = Kernel()
-        home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        directory = tempfile.mkdtemp(prefix="wharf-campaign-")
-        kernel.unshare(CLONE_NEWNS)
-        try:
-            kernel.mount(None, "/", None, MS_REC | MS_PRIVATE, None)
-            kernel.mount("campaign", directory, "tmpfs", 0, "size=256m,mode=0700")
-            yield directory
-            kernel.umount2(directory, 2)
-        finally:
-            kernel.setns(home, CLONE_NEWNS)
-            os.close(home)
-            os.rmdir(directory)
-
-    def _begin(self, engine: Engine) -> None:
+    def _begin(self, first: int) -> None:
+        for number in range(1, first):
+            self.works.choose(self._choices(number)[0])
+        engine = self.engine
         engine.busybox()
-        engine.run("network", name=NETWORK)
-        for slot in self.slots:
+        self.works.networks()
+        wished = [slot.state for slot in self.slots]
+        for slot in self.slots:  # so that each volume is made
             slot.state = "started"
-        begin = time.monotonic()
-        self._everything(engine)
-        self._longest = max(0.2, time.monotonic() - begin)
+        self._everything()
         for slot in self.slots:
             if slot.kind == "service":
-                slot.precious = "%016x" % self.rng.getrandbits(64)
-                engine.sh(slot.name, "echo %s > /keep/precious; sync" % slot.precious)
-        self.mounts = invariants.mount_points()
+                slot.precious, slot.copied = "%016x" % self.slots.index(slot), ""
+                engine.sh(slot.name, "echo %s > /keep/precious" % slot.precious)
+        for slot, state in zip(self.slots, wished):
+            slot.state = state
+        self._everything()
+        fd = os.open(self.place.directory, os.O_RDONLY | os.O_CLOEXEC)
+        Kernel().syncfs(fd)
+        os.close(fd)
+        self.before = host.Before(self.place.directory)
 
-    def _end(self, engine: Engine) -> None:
+    def _end(self) -> None:
         try:
-            engine.close()
+            self.engine.close()
         except WharfError as error:
             self._lose("closing: %s" % error)
 
+    def _choices(self, number: int) -> tuple[random.Random, random.Random]:
+        """A round's own: what it does must not depend on what happened in the rounds before."""
+        return random.Random("%d work %d" % (self.seed, number)), random.Random("%d fault %d" % (self.seed, number))
+
     # -- a round -------------------------------------------------------------------------------------------------------
 
-    def _round(self, engine: Engine) -> None:
-        fault = self.rng.choice(faults.FAULTS)
-        work, what = self._work(engine)
-        delay = self.rng.uniform(0, self._longest)
-        if fault == "disk full":
-            faults.fill(engine)
-        hit, ended = faults.run_hit(
-            _guarded(work, self.say), lambda pid: faults.inflict(engine, fault, self.rng, pid), delay
-        )
-        faults.make_room(engine)
-        self.hits[hit] = self.hits.get(hit, 0) + 1
-        if ended == FAULTY:
-            self._lose("%s under %s ended in a traceback" % (what, hit))
-        elif ended == -1000:
-            self._lose("%s under %s never ended" % (what, hit))
-        for sentence in self._invented(engine):
-            self._lose("after %s under %s: %s" % (what, hit, sentence))
+    def _round(self, number: int) -> None:
+        for_work, rng = self._choices(number)
+        work = self.works.choose(for_work)
+        beside = self.works.beside(for_work)
+        fault, moment = rng.choice(self.among), rng.random() * 1.2
+        self.title = "%s%s under %s" % (work.what, ", beside %s" % beside.what if beside else "", fault)
+        with self._timed("task and fault"):
+            ended = self._hit(work, beside, fault, moment, rng)
+        if fault == "disk full" and ended == 0:
+            self.title += " (it fitted)"
+        for sentence in self._before_the_next_task(work, fault):
+            self._lose(sentence)
+        if rng.random() < 0.5:
+            self.clock.put_right()
         try:
-            self._everything(engine)
-            self._settle(engine)
-            left = invariants.all_of(engine, self.slots, self.mounts, fault == "everything") + self._again(engine)
+            with self._timed("the next task"):
+                work.repair()
+                self.works.tidy(work, beside)
+                self._everything()
+            with self._timed("settling"):
+                comes_true(self._is_settled, _SETTLED)
+            with self._timed("checks"):
+                left = work.check(ended, fault) + self._all(fault, rng.random() < 0.3)
+            with self._timed("the same task again"):
+                left += self._again()
         except WharfError as error:
             left = ["the next task failed: %s" % error]
+        self.clock.put_right()
         for sentence in left:
-            self._lose("after %s under %s: %s" % (what, hit, sentence))
+            self._lose(sentence)
 
-    def _work(self, engine: Engine) -> tuple[Callable[[], None], str]:
-        """What this round's task does, with the wishes it changes."""
-        kind = self.rng.choice(["many", "many", "one", "one", "exec", "image"])
-        if kind == "exec":
-            names = [slot.name for slot in self.slots if slot.kind != "job" and slot.state == "started"]
-            if names:
-                name = self.rng.choice(names)
-                return lambda: _nothing(engine.exec(name, "sh", "-c", "sleep 0.1; exit 7")), "exec in %s" % name
-            kind = "one"
-        if kind == "image":
-            return lambda: self._image(engine), "import and removal of an image"
-        some = self.rng.sample(self.slots, 1 if kind == "one" else 3)
-        changes = ["%s %s" % (slot.change(self.rng), slot.name) for slot in some]
-        entries = [slot.entry() for slot in (self.slots if kind == "many" else some)]
-        if kind == "many":
-            return lambda: _nothing(engine.run("containers", containers=entries)), ", ".join(changes)
-        return lambda: _nothing(engine.run("container", **entries[0])), ", ".join(changes)
+    @contextlib.contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent[what] = self.spent.get(what, 0.0) + time.monotonic() - begin
 
-    def _image(self, engine: Engine) -> None:
-        engine.busybox("passing:1", ["CMD sh", "LABEL round=%d" % self.rounds])
-        engine.run("image", name="passing:1", state="absent")
+    def _hit(self, work: Work, beside: Optional[Work], fault: str, moment: float, rng: random.Random) -> int:
+        """Do the work, and strike meanwhile. How the task's process ended."""
+        run = guarded(work.run, self.say, FOUND, FAULTY)
+        away = rng.choice([-1, 1]) * rng.choice([60.0, 3600.0, 86400.0 * 3])
+        if fault == "clock" and not self.clock.machine:
+            child = faults.spawn(faults.at_another_time(away, run))
+        else:
+            if fault.startswith("disk full"):
+                faults.fill(self.engine)
+            child = faults.spawn(run)
+        other = faults.spawn(guarded(beside.run, self.say, FOUND, FAULTY)) if beside else 0
+        kind = work.kind
+        begin = time.monotonic()
+        early = faults.ended_within(child, moment * self._usual.get(kind, 0.3))
+        hit = self._strike(fault, rng, [child, other] if other else [child], away)
+        ended = faults.outcome(child)
+        if ended == 0 and not early:
+            self._usual[kind] = (self._usual.get(kind, 0.3) + time.monotonic() - begin) / 2
+        others = faults.outcome(other) if other else 0
+        faults.make_room(self.engine)
+        self.hits[hit] = self.hits.get(hit, 0) + 1
+        if fault != "power":
+            for what, code in ((work.what, ended), (beside.what if beside else "", others)):
+                if code in (FAULTY, LATE):
+                    self._lose("%s %s" % (what, "ended in a traceback" if code == FAULTY else "never ended"))
+            for group in (child, other):
+                if group and not comes_true(lambda group=group: _is_gone(group), _SETTLED):  # type: ignore[misc]
+                    self._lose("processes of the task are still there")
+        return ended
 
-    def _everything(self, engine: Engine) -> dict[str, Any]:
-        return engine.run("containers", containers=[slot.entry() for slot in self.slots])
+    def _strike(self, fault: str, rng: random.Random, tasks: list[int], away: float) -> str:
+        if fault == "power":
+            faults.kill_groups(tasks)  # they would see a disk that fails, which is another fault
+            self.place.cut_power(self.engine, lambda: faults.kill_all(self.engine))
+        elif fault == "clock" and self.clock.machine:
+            self.clock.jump(away)
+        elif fault not in ("clock", "disk full"):
+            return faults.strike(self.engine, fault, rng, tasks[0])
+        return fault
 
-    def _settle(self, engine: Engine) -> None:
-        """Jobs end, and services killed by hand are started again by their monitors."""
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            shown = {c["Name"][1:]: c["State"] for c in engine.run("container_info")["containers"]}
-            if all(self._is_settled(slot, shown.get(slot.name)) for slot in self.slots):
-                return
-            time.sleep(0.02)
+    # -- what must be true ---------------------------------------------------------------------------------------------
 
-    def _is_settled(self, slot: Slot, state: Optional[dict[str, Any]]) -> bool:
-        if slot.state == "absent" or state is None:
-            return True
-        if slot.kind == "job":
-            return not state["Running"]
-        return bool(state["Running"]) == (slot.state == "started")
+    def _before_the_next_task(self, work: Work, fault: str) -> list[str]:
+        """What nobody has to repair: codes, and the containers that this round's task was not about."""
+        left: list[str] = []
+        try:
+            if fault == "power":
+                result = restore({"state_dir": self.engine.paths.state, "run_dir": self.engine.paths.run})
+                left += ["after the boot: could not start %s" % sentence for sentence in result["failed"]]
+            others = [slot for slot in self.slots if slot.name not in work.touched]
+            running = fault not in faults.UNWATCHED or fault == "power"
+            comes_true(lambda: not invariants.stand(self._look(), others, running), _SETTLED)
+            left += ["meanwhile, %s" % one for one in invariants.stand(self.shown, others, running)]
+            left += invariants.codes_are_true(self.shown, self.slots)
+        except WharfError as error:
+            left.append("looking at it failed: %s" % error)
+        return left
 
-    def _again(self, engine: Engine) -> list[str]:
+    def _all(self, fault: str, names: bool) -> list[str]:
+        unknown = {255} if fault in faults.UNWATCHED else set()
+        return [
+            *invariants.all_of(self.engine, self.slots, self.shown, unknown),
+            *host.all_of(self.engine, self.slots, self.shown, self.before, names),
+        ]
+
+    def _look(self) -> dict[str, Any]:
+        self.shown = {c["Name"][1:]: c for c in self.engine.run("container_info")["containers"]}
+        return self.shown
+
+    def _everything(self) -> None:
+        self.engine.run("containers", containers=[slot.entry() for slot in self.slots])
+
+    def _is_settled(self) -> bool:
+        """Jobs have ended, and what was killed has been started again by its monitor."""
+        shown = self._look()
+        return not any(
+            shown[slot.name]["State"]["Running"] != (slot.state == "started" and slot.kind != "job")
+            for slot in self.slots
+            if slot.name in shown and slot.state != "absent"
+        )
+
+    def _again(self) -> list[str]:
         """The same task changes nothing. (Jobs have ended meanwhile: ``started`` would start them again.)"""
         entries = [slot.entry() for slot in self.slots if slot.kind != "job"]
-        result = engine.run("containers", check=True, containers=entries)
+        result = self.engine.run("containers", check=True, containers=entries)
         if not result["changed"]:
             return []
         return ["the same task again would change something: %s" % [(a["how"], a["name"]) for a in result["actions"]]]
 
-    def _invented(self, engine: Engine) -> list[str]:
-        """Codes recorded for jobs before anything repairs them. A job ends with its run's code or the one before (when
-        the task was killed before it replaced it), by a signal, or unwatched."""
-        found = []
-        shown = {c["Name"][1:]: c for c in engine.run("container_info")["containers"]}
-        for slot in self.slots:
-            if slot.kind == "job" and slot.name in shown:
-                codes = {3 + (slot.run - back) % 60 for back in (0, 1)} | {137, 143, 255}
-                found += invariants.exit_code_is_true(slot, shown[slot.name]["State"], codes)
-        return found
-
     def _lose(self, sentence: str) -> None:
-        self.losses.append("round %d: %s" % (self.rounds, sentence))
+        self.losses.append("round %d, after %s: %s" % (self.rounds, getattr(self, "title", "the start"), sentence))
         self.say("LOSS seed %d, %s" % (self.seed, self.losses[-1]))
+
+    def _spent(self) -> str:
+        return ", ".join("%s %.0f s" % item for item in self.spent.items())
 
     def summary(self) -> str:
         hits = ", ".join("%s %d" % (what, count) for what, count in sorted(self.hits.items()))
-        return "seed %d: %d rounds, %d faults (%s), %d losses" % (
+        return "seed %d on %s, Linux %s: %d rounds, %d faults (%s), %d losses; %s" % (
             self.seed,
+            self.disk,
+            os.uname().release,
             self.rounds,
             sum(self.hits.values()),
             hits,
             len(self.losses),
+            self._spent(),
         )
 
 
-def _nothing(_result: object) -> None:
-    return None
+def _is_gone(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
-def _guarded(work: Callable[[], None], say: Callable[[str], None]) -> Callable[[], None]:
-    """A failure in a sentence is an answer; anything else is a bug, and says where."""
+@contextlib.contextmanager
+def registry() -> Iterator[str]:
+    """A registry in a process of its own (it has threads, and tasks fork); yields the reference of the image it has.
+    It ends with us, however we end."""
+    from helpers.fake_registry import FakeRegistry
+    from helpers.images import build_image, layer
 
-    def run() -> None:
+    said, tell = os.pipe()
+    until, hold = os.pipe()
+    pid = os.fork()
+    if pid == 0:
         try:
-            work()
-        except WharfError:
-            os._exit(FOUND)
-        except BaseException:
-            import traceback
-
-            say(traceback.format_exc())
-            os._exit(FAULTY)
-
-    return run
+            os.close(hold)
+            image = build_image([layer({"a/%d" % n: os.urandom(1 << 18)}) for n in range(4)])
+            with FakeRegistry() as served:
+                os.write(tell, served.add("campaign/app", "1", image).encode())
+                os.read(until, 1)
+        finally:
+            os._exit(0)
+    os.close(until)
+    os.close(tell)
+    try:
+        yield os.read(said, 256).decode()
+    finally:
+        os.close(said)
+        os.close(hold)
+        os.waitpid(pid, 0)
 
 
 def say(text: str) -> None:
