@@ -36,7 +36,7 @@ def main() -> int:
     short.add_argument("--tree", required=True)
     short.add_argument("--minutes", type=float, default=30, help="what it may take at most")
     scenario = commands.add_parser("run", help="run scenarios on machines; the results are kept for the matrix")
-    scenario.add_argument("--scenario", action="append", choices=run.SCENARIOS)
+    scenario.add_argument("--scenario", action="append", choices=[*run.SCENARIOS, *run.FLEETS])
     scenario.add_argument("--host", action="append", choices=MACHINES)
     scenario.add_argument("--tree", required=True, help="the collection: .../ansible_collections/wharf/engine")
     scenario.add_argument("--keep", action="store_true", help="leave the machine running")
@@ -62,7 +62,9 @@ def _do(options: argparse.Namespace) -> int:
         return ci(options.tree, options.minutes)
     if options.command == "run":
         hosts = options.host or [name for name in MACHINES if not name.endswith("b")]
-        wanted = [(scenario, host) for host in hosts for scenario in options.scenario or run.SCENARIOS]
+        wanted = [(name, host) for host in hosts for name in options.scenario or run.SCENARIOS if name in run.SCENARIOS]
+        if not options.host or options.scenario:  # a fleet's machines are its own
+            wanted += [(name, fleet) for name, fleet in run.FLEETS.items() if name in (options.scenario or run.FLEETS)]
         outcomes = [run.run(scenario, host, options.tree, options.keep) for scenario, host in wanted]
         return 0 if all(outcomes) else 1
     guests = [Guest(MACHINES[name]) for name in options.hosts or MACHINES]

@@ -76,7 +76,7 @@ def _run(guest: Any, tree: str, where: str, play: Callable[..., bool], passed: l
             guest.up()
             log = os.path.join(where, "%s.%d.log" % (scenario, attempt))
             # The margin keeps what a test runner says in there apart from what this run's own test runners said.
-            if play(scenario, guest, tree, log, "lab| "):
+            if play(scenario, [guest], tree, log, "lab| "):
                 passed.append(scenario)
                 break
             if attempt == 1:

@@ -55,5 +55,6 @@ MACHINES = {
         Machine("debian13b", "trixie", 14, ("nftables",)),
         Machine("crowded", "bookworm", 16, ("docker.io", "firewalld", "iptables", "nftables", "ufw")),
         Machine("bare", "trixie", 17),  # no nft, and no IPv6
+        Machine("debian12b", "bookworm", 15, ("docker-registry", "openssl")),  # openssl: the registry's certificate
     )
 }

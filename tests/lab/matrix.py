@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any
 
-from .run import ROOT, SCENARIOS, results
+from .run import FLEETS, ROOT, SCENARIOS, results
 
 _HEAD = """# Where it runs
 
@@ -38,6 +38,11 @@ _MEANING = (
         "poweroff",
         "the power fails under load: nothing that was on the disk is lost, and the task changes nothing after",
     ),
+    (
+        "fleet",
+        "two hosts pull from a registry on one of them, over TLS; a rolling update of both, and a release that does not "
+        "come up, while both are asked all the time from both: no request fails",
+    ),
 )
 _FOOT = """
 Besides, `make test` runs on the development machine: Linux 6.18, cgroup v1 and v2 side by side, no systemd.
@@ -51,6 +56,7 @@ def write(path: str = os.path.join(ROOT, "docs", "support.md")) -> str:
         with open(file) as stream:
             result = json.load(stream)
         rows.setdefault(result["host"], {})[result["scenario"]] = result
+    fleets = {name: rows.pop(hosts, {}).get(name) for name, hosts in FLEETS.items()}
     text = _HEAD % (time.strftime("%Y-%m-%d", time.gmtime()), " | ".join(SCENARIOS), " | ".join(["-"] * len(SCENARIOS)))
     for _host, row in sorted(rows.items()):
         facts = next(iter(row.values()))["facts"]
@@ -58,6 +64,10 @@ def write(path: str = os.path.join(ROOT, "docs", "support.md")) -> str:
         cells.append("yes" if facts.get("apparmor") == "Y" else "no")
         cells += [_outcome(row.get(scenario)) for scenario in SCENARIOS]
         text += "| %s |\n" % " | ".join(cells)
+    text += "\n| Several machines at once | Machines | |\n| - | - | - |\n"
+    for name, result in fleets.items():
+        machines = [each["system"] for each in result["fleet"]] if result else FLEETS[name].split("+")
+        text += "| %s | %s | %s |\n" % (name, ", ".join(machines), _outcome(result))
     with open(path, "w") as stream:
         stream.write(text + "\n| Scenario | What passed means |\n| - | - |\n")
         stream.write("".join("| %s | %s |\n" % pair for pair in _MEANING) + _FOOT)

@@ -11,13 +11,14 @@ import os
 import subprocess
 import sys
 import time
-from typing import Any
+from collections.abc import Sequence
 
 from . import images
 from .guest import Guest
 from .machines import MACHINES
 
 SCENARIOS = ("demo", "limits", "logout", "reboot", "poweroff")
+FLEETS = {"fleet": "debian12b+debian13b"}  # scenarios of several machines at once, and which
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _FACTS = """
 . /etc/os-release; echo "$PRETTY_NAME"; uname -r; python3 -c 'import platform; print(platform.python_version())'
@@ -36,36 +37,35 @@ def results() -> str:
 
 
 def run(scenario: str, host: str, tree: str, keep: bool = False) -> bool:
-    """One scenario on one machine, from the collection at ``tree``. Prints as it goes; keeps the outcome."""
-    guest = Guest(MACHINES[host])
+    """One scenario on one machine, or on several (``A+B``), from the collection at ``tree``. Prints as it goes; keeps
+    the outcome."""
+    guests = [Guest(MACHINES[name]) for name in host.split("+")]
     log = os.path.join(results(), "%s-%s.log" % (scenario, host))
     begun = time.monotonic()
-    facts: dict[str, str] = {}
+    facts: list[dict[str, str]] = []
     trouble = ""
     try:
-        guest.up()
-        facts = dict(zip(_KEYS, guest.ssh(_FACTS).stdout.splitlines()))
-        passed = play(scenario, guest, tree, log)
+        for guest in guests:
+            guest.up()
+            facts.append(_facts(guest))
+        passed = play(scenario, guests, tree, log)
     except images.LabError as error:
         passed, trouble = False, str(error)
         sys.stdout.write("\n== %s on %s: %s\n" % (scenario, host, error))
-    if not keep:
+    for guest in guests if not keep else ():
         guest.down()
-    _record({
-        "scenario": scenario, "host": host, "passed": passed, "seconds": round(time.monotonic() - begun),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()), "facts": facts, "commit": _commit(), "trouble": trouble,
-    })  # fmt: skip
+    _record(scenario, host, passed, begun, facts, trouble)
     sys.stdout.write("\n== %s on %s: %s (%s)\n" % (scenario, host, "passed" if passed else "FAILED", log))
     return passed
 
 
-def play(scenario: str, guest: Guest, tree: str, log: str, margin: str = "") -> bool:
-    """Whether a scenario passes on a machine that is up. Every line is printed, after ``margin``, and goes to the file
-    ``log``. Raises ``LabError`` when the machine was lost on the way: then the scenario says nothing about the code."""
-    host = guest.machine.name
+def play(scenario: str, guests: Sequence[Guest], tree: str, log: str, margin: str = "") -> bool:
+    """Whether a scenario passes on machines that are up. Every line is printed, after ``margin``, and goes to the file
+    ``log``. Raises ``LabError`` when a machine was lost on the way: then the scenario says nothing about the code."""
+    host = "+".join(guest.machine.name for guest in guests)
     inventory = os.path.join(images.cache(), "inventory-%s.json" % host)
     with open(inventory, "w") as file:
-        json.dump({"all": {"hosts": {host: guest.inventory()}}}, file, indent=2)
+        json.dump({"all": {"hosts": {guest.machine.name: guest.inventory() for guest in guests}}}, file, indent=2)
     scripts = os.path.dirname(sys.executable)
     env = {
         **os.environ,
@@ -106,13 +106,22 @@ def play(scenario: str, guest: Guest, tree: str, log: str, margin: str = "") -> 
         except BaseException:
             images.end_group(process)
             raise
-    if not passed and (lost or os.path.exists(env["LAB_TROUBLE"]) or not guest.answers()):
+    if not passed and (lost or os.path.exists(env["LAB_TROUBLE"]) or not all(guest.answers() for guest in guests)):
         raise images.LabError("%s was lost during %s: see above" % (host, scenario))
     return passed
 
 
-def _record(result: dict[str, Any]) -> None:
-    with open(os.path.join(results(), "%s-%s.json" % (result["scenario"], result["host"])), "w") as file:
+def _facts(guest: Guest) -> dict[str, str]:
+    return dict(zip(_KEYS, guest.ssh(_FACTS).stdout.splitlines()))
+
+
+def _record(scenario: str, host: str, passed: bool, begun: float, facts: list[dict[str, str]], trouble: str) -> None:
+    result = {
+        "scenario": scenario, "host": host, "passed": passed, "seconds": round(time.monotonic() - begun),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()), "facts": facts[0] if facts else {}, "fleet": facts,
+        "commit": _commit(), "trouble": trouble,
+    }  # fmt: skip
+    with open(os.path.join(results(), "%s-%s.json" % (scenario, host)), "w") as file:
         json.dump(result, file, indent=2)
 
 

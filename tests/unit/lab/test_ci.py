@@ -268,7 +268,7 @@ def molecule(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> No
 def played(tmp_path: Path, machine: Machine) -> bool:
     tree = tmp_path / "a/b/c"
     tree.mkdir(parents=True)
-    return run.play("demo", machine, str(tree), str(tmp_path / "log"), "lab| ")  # type: ignore[arg-type]
+    return run.play("demo", [machine], str(tree), str(tmp_path / "log"), "lab| ")  # type: ignore[arg-type]
 
 
 def test_what_molecule_says_is_shown_behind_a_margin_and_kept(
