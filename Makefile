@@ -25,7 +25,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 say = @printf '\n== %s\n' "$(1)"
 
-.PHONY: oci oci-callers interop help apt venv tree lint sanity unit kernel integration molecule test campaign endure lab lab-ci lab-matrix lab-apt bench demo demo-clean collection clean
+.PHONY: oci oci-callers interop help apt venv tree lint sanity unit kernel integration molecule test campaign endure lab lab-suite lab-ci lab-matrix lab-apt bench demo demo-clean collection clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -97,6 +97,9 @@ endure: venv  ## what the tests do a few times, as often as it should hold (10,0
 lab: tree lab-apt  ## virtual machines: SCENARIO=demo HOST=debian13; all of them without; KEEP=1 leaves them on
 	PYTHONPATH=tests $(BIN)/python -m lab run --tree $(TREE) $(if $(KEEP),--keep) \
 	  $(addprefix --host ,$(HOST)) $(addprefix --scenario ,$(SCENARIO))
+
+lab-suite: tree lab-apt  ## the integration tests on a virtual machine, over ssh: HOST=debian13b
+	PYTHONPATH=tests $(BIN)/python -m lab suite $(if $(KEEP),--keep) $(addprefix --host ,$(HOST)) -- $(PYTEST_ARGS)
 
 lab-ci: tree  ## what CI runs of it: the demo, twice, and a reboot on Debian 13, within MINUTES=30
 	-@EXTRA="$(LAB_APT)" tools/apt.sh

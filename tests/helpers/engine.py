@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import signal
 import tarfile
-import tempfile
-import time
 from typing import Any, Iterator, Optional
 
 from module_utils._args import around, common, container, events, export, host, image, network, prune, volume
 from module_utils._engine.entry import dispatch
 from module_utils._engine.paths import Paths
+
+from .target import Target
 
 BUSYBOX = "/bin/busybox"
 _TABLES = {
@@ -51,14 +49,20 @@ _TABLES = {
 
 
 class Engine:
-    """One engine instance below its own state and run directories; ``close`` takes everything down again."""
+    """One engine instance below its own state and run directories; ``close`` takes everything down again.
 
-    def __init__(self, directory: str) -> None:
-        self.paths = Paths(directory + "/state", tempfile.mkdtemp(prefix="wt", dir="/run"))
+    ``target``: the machine that it is on, when that is not this one. The first task must bring the engine there."""
+
+    def __init__(self, directory: str, target: Optional[Target] = None) -> None:
+        self.target = target or Target()
+        self.paths = Paths(directory + "/state", self.target.call("run_directory"))
 
     def run(self, noun: str, check: bool = False, **params: Any) -> dict[str, Any]:
         """One task: defaults filled in as Ansible does, result as the module returns it."""
-        return dispatch(noun, self.filled(noun, **params), check_mode=check, diff=True)
+        filled = self.filled(noun, **params)
+        if self.target.far:
+            return dict(self.target.call("dispatch", self.paths.state, noun, filled, check))
+        return dispatch(noun, filled, check_mode=check, diff=True)
 
     def filled(self, noun: str, **params: Any) -> dict[str, Any]:
         """The parameters as Ansible hands them to a module, defaults and all."""
@@ -111,49 +115,22 @@ class Engine:
 
     def close(self) -> None:
         """Remove everything through the engine, end its resident processes, delete the directories."""
-        for shown in self.run("container_info")["containers"]:
-            self.run("container", name=shown["Name"][1:], state="absent", force_kill=True, keep_volumes=False)
-        for shown in self.run("network_info")["networks"]:
-            if shown["Name"] != "bridge":
-                self.run("network", name=shown["Name"], state="absent", force=True)
-        self._drop_default_network()
-        for pid in self.resident():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + 5
-        while self.resident() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        for hierarchy in os.listdir("/sys/fs/cgroup"):
-            with contextlib.suppress(OSError):
-                os.rmdir("/sys/fs/cgroup/%s/%s" % (hierarchy, self.paths.cgroup))
-        shutil.rmtree(self.paths.run, ignore_errors=True)
-        shutil.rmtree(self.paths.state, ignore_errors=True)
-
-    def _drop_default_network(self) -> None:
-        """The default network cannot be removed by a task; a test takes its bridge and the firewall away by hand."""
-        from module_utils._engine.kernel.netlink import Netlink
-        from module_utils._engine.network import bridge
-        from module_utils._engine.network.firewall import Firewall
-        from module_utils._engine.store.state import Store
-
-        with Store.open(self.paths) as store, Netlink() as netlink:
-            for record in store.networks.list():
-                bridge.remove(netlink, self.paths, record)
-        firewall = Firewall(self.paths)
-        firewall.remove()
-        firewall.close()
+        state, run, call = self.paths.state, self.paths.run, self.target.call
+        if not self.target.far or call("exists", state + "/engine/current"):
+            for shown in self.run("container_info")["containers"]:
+                self.run("container", name=shown["Name"][1:], state="absent", force_kill=True, keep_volumes=False)
+            for shown in self.run("network_info")["networks"]:
+                if shown["Name"] != "bridge":
+                    self.run("network", name=shown["Name"], state="absent", force=True)
+            call("drop_default_network", state, run)
+            call("end_resident", run)
+            call("remove_cgroups", state, run)
+        call("remove", run)
+        call("remove", state)
 
     def resident(self) -> list[int]:
         """Pids of processes whose command line names this instance's run directory (spawner, resolver, monitors)."""
-        found = []
-        for entry in os.listdir("/proc"):
-            if not entry.isdigit() or int(entry) == os.getpid():
-                continue
-            with contextlib.suppress(OSError), open("/proc/%s/cmdline" % entry, "rb") as stream:
-                words = stream.read().split(b"\0")
-                if os.fsencode(self.paths.run) in words:
-                    found.append(int(entry))
-        return found
+        return list(self.target.call("resident", self.paths.run))
 
 
 def _complete(options: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:

@@ -81,8 +81,12 @@ class FakeRegistry:
         self._thread.join()
 
     @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    @property
     def host(self) -> str:
-        return "%s:%d" % (self._address, self._server.server_address[1])
+        return "%s:%d" % (self._address, self.port)
 
     @property
     def url(self) -> str:

@@ -1,7 +1,8 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Real ``ansible-playbook`` runs against this machine, with an engine in directories of its own.
+"""Real ``ansible-playbook`` runs against this machine (or another: see ``helpers.target``), with an engine in
+directories of its own.
 
 host = Host(collections, directory)
 run = host.play([{"name": "make it", "wharf.engine.volume": {"name": "data"}}])
@@ -20,6 +21,7 @@ from typing import Any, Optional
 import yaml
 
 from .engine import Engine
+from .target import TARGET
 
 ROOT = Path(__file__).parents[2]
 RECORDER = ROOT / "tests/integration/delivery/plugins/callback"
@@ -87,14 +89,15 @@ class Run:
 
 
 class Host:
-    """This machine as a target: one engine instance, and playbooks that use it through ``module_defaults``."""
+    """The target: one engine instance there, and playbooks that use it through ``module_defaults``."""
 
     def __init__(self, collections: Path, directory: Path, environment: Optional[dict[str, str]] = None) -> None:
         self.collections = collections
         self.directory = directory
         self.environment = environment or {}
         directory.mkdir(parents=True, exist_ok=True)
-        self.engine = Engine(str(directory))
+        TARGET.call("make_directory", str(directory))
+        self.engine = Engine(str(directory), TARGET)
         self.paths = self.engine.paths
         self._runs = 0
 
@@ -114,12 +117,12 @@ class Host:
             "module_defaults": defaults,
             "environment": self.environment,
             "tasks": tasks,
+            **TARGET.play,
             **keywords,
         }
         playbook.write_text(yaml.safe_dump([play], sort_keys=False))
         inventory = self.directory / "hosts.yml"
-        variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-        inventory.write_text(yaml.safe_dump({"all": {"hosts": {"this_machine": variables}}}))
+        inventory.write_text(yaml.safe_dump({"all": {"hosts": {"this_machine": TARGET.variables}}}))
         process = subprocess.Popen(
             [os.path.dirname(sys.executable) + "/ansible-playbook", "-i", str(inventory), str(playbook), *arguments],
             env=self._environment(record),
@@ -133,7 +136,7 @@ class Host:
     def finish(self, started: tuple[subprocess.Popen[str], Path]) -> Run:
         process, record = started
         try:
-            output, _none = process.communicate(timeout=180)
+            output, _none = process.communicate(timeout=TARGET.patience)
         except subprocess.TimeoutExpired:
             process.kill()
             output, _none = process.communicate()
@@ -152,57 +155,16 @@ class Host:
             "ANSIBLE_CALLBACKS_ENABLED": "record",
             "ANSIBLE_PIPELINING": "1",
             "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_HOST_KEY_CHECKING": "0",
             "WHARF_TEST_RECORD": str(record),
         }
 
     def left(self) -> dict[str, list[str]]:
         """What the engine still holds: {} when everything that tasks made is gone (the default network stays).
         Verified blobs of a pull that failed stay for the next one until they are collected, which is done here."""
-        from module_utils._engine.store.state import Store
-
-        paths = self.paths
-        if os.path.exists(paths.database):
-            with Store.open(paths) as store:
-                store.collect()
-        found = {
-            name: _names(path)
-            for name, path in (
-                ("blobs", paths.blobs),
-                ("layers", paths.layers),
-                ("containers", paths.containers),
-                ("volumes", paths.volumes),
-                ("half-done things", paths.tmp),
-                ("network namespaces", paths.netns),
-                ("run directories", paths.run + "/containers"),
-            )
-        }
-        found["mounts"] = _mounts_below(paths.state, paths.run)
-        found["cgroups"] = [
-            "%s/%s" % (hierarchy, name)
-            for hierarchy in _names("/sys/fs/cgroup")
-            for name in _directories("/sys/fs/cgroup/%s/%s" % (hierarchy, paths.cgroup))
-        ]
-        with open("/proc/net/dev") as lines:  # not /sys/class/net, which shows the network it was mounted in
-            links = [line.partition(":")[0].strip() for line in lines]
-        found["links"] = [name for name in links if name.startswith("whv")]
-        return {kind: names for kind, names in found.items() if names}
+        return dict(TARGET.call("left", self.paths.state, self.paths.run))
 
     def close(self) -> None:
         self.engine.close()
-
-
-def _names(path: str) -> list[str]:
-    try:
-        return sorted(os.listdir(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _directories(path: str) -> list[str]:
-    return [name for name in _names(path) if os.path.isdir("%s/%s" % (path, name))]
-
-
-def _mounts_below(*tops: str) -> list[str]:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        points = [line.split(" ")[4] for line in lines]
-    return [point for point in points if point.startswith(tuple(top + "/" for top in tops))]
+        if TARGET.far:
+            TARGET.call("remove", str(self.directory))

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from helpers.engine import busybox_tar
 from helpers.playbook import Host, refused, task
+from helpers.target import TARGET
 
 
 def test_what_a_playbook_does_to_a_container_it_has(fresh: Host, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("<h1>one</h1>\n")
     busybox_tar(str(tmp_path / "busybox.tar"))
+    TARGET.put(tmp_path)
     copy = task("copy", "container_copy", container="web", path=str(tmp_path / "site"), container_path="/srv/site")
     secret = {"container": "web", "content": "hunter2-in-a-file", "container_path": "/srv/key", "mode": "0600"}
     run = fresh.play(
@@ -51,7 +53,7 @@ def test_what_a_playbook_does_to_a_container_it_has(fresh: Host, tmp_path: Path)
     assert run["key"]["changed"] and "hunter2" not in run.output
     assert "mutually exclusive" in run["both"]["msg"]
     assert "The directory /no does not exist in container web" in run.failure("no parent")["msg"]
-    assert (tmp_path / "fetched" / "index.html").read_text() == "<h1>one</h1>\n"
+    assert TARGET.call("read", str(tmp_path / "fetched/index.html")) == "<h1>one</h1>\n"
     assert run["exec"]["stdout"] == "600"
     assert run["pause"]["changed"] and run["go on"]["changed"] and run["restart"]["container"]["State"]["Running"]
     assert run["rename"]["name"] == "site" and run["wait"]["status"] == "running"

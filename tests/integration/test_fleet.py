@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from helpers.images import Image, build_image, build_index, layer
 from helpers.playbook import Host, refused, task
+from helpers.target import TARGET
 
 pytestmark = pytest.mark.root
 BASE = layer({"base": os.urandom(200_000)})
@@ -58,7 +59,7 @@ def test_only_missing_layers_travel_and_an_image_that_is_there_costs_nothing(hos
     assert run.ok and run["second"]["image"]["Id"] == second.id
     assert "wharf.engine: taking 1 layers of shop:2" in run.output
     assert run["second"]["actions"][0]["detail"]["layers_missing"] == 1
-    assert os.listdir(host.paths.tmp) == []
+    assert TARGET.call("names", host.paths.tmp) == []
 
 
 def test_the_target_chooses_its_platform_out_of_what_the_controller_has(host: Host, tmp_path: Path) -> None:

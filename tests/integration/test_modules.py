@@ -9,8 +9,7 @@ import contextlib
 import json
 import os
 import re
-import signal
-import time
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from helpers.engine import BUSYBOX, busybox_tar
 from helpers.fake_registry import FakeRegistry, body_of, reset_after
 from helpers.images import Image, build_image, descriptor, digest_of, layer
 from helpers.playbook import Host, Run, Task, refused, task
-from module_utils._engine.kernel.syscalls import MNT_DETACH, Kernel
+from helpers.target import TARGET
 
 pytestmark = [
     pytest.mark.root,
@@ -36,6 +35,7 @@ def base(host: Host) -> Task:
     path = str(host.directory / "busybox.tar")
     if not os.path.exists(path):
         busybox_tar(path)
+        TARGET.put(path)
     return task("base", "image", name="bb:1", source="import", path=path, changes=["CMD sh"])
 
 
@@ -59,7 +59,7 @@ def shared(own_network: None, tree: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_all_modules_in_one_play(fresh: Host) -> None:
-    with FakeRegistry() as registry:
+    with FakeRegistry() as registry, TARGET.reach(registry.port):
         registry.auth = ("basic", "me", "secret")
         registry.add("team/app", "1", build_image([layer({"hello": b"hi\n"})]))
         run = fresh.play(
@@ -72,12 +72,12 @@ def test_all_modules_in_one_play(fresh: Host) -> None:
                 task("images", "image_info", query="[].RepoTags[]"),
                 task("image", "image_info", name=["bb:1", "nothere"]),
                 task("volume", "volume", name="data", labels={"a": "b"}),
-                task("network", "network", name="net", ipam_config=[{"subnet": "10.77.0.0/24"}], labels={"c": "d"}),
+                task("network", "network", name="net", ipam_config=[{"subnet": "10.99.0.0/24"}], labels={"c": "d"}),
                 run_container(
                     "container",
                     name="one",
                     command=["sh", "-c", "echo out; echo err >&2; exec sleep 1000"],
-                    networks=[{"name": "net", "ipv4_address": "10.77.0.9"}],
+                    networks=[{"name": "net", "ipv4_address": "10.99.0.9"}],
                     volumes=["data:/data"],
                     labels={"tier": "web"},
                 ),
@@ -114,9 +114,9 @@ def test_all_modules_in_one_play(fresh: Host) -> None:
     assert set(run["images"]["images"]) == {"bb:1", registry.host + "/team/app:1"}
     assert [image["RepoTags"] for image in run["image"]["images"]] == [["bb:1"]]
     assert run["volume"]["volume"]["Labels"] == {"a": "b"}
-    assert run["network"]["network"]["IPAM"]["Config"][0]["Subnet"] == "10.77.0.0/24"
+    assert run["network"]["network"]["IPAM"]["Config"][0]["Subnet"] == "10.99.0.0/24"
     container = run["container"]["container"]
-    assert container["State"]["Running"] and container["NetworkSettings"]["Networks"]["net"]["IPAddress"] == "10.77.0.9"
+    assert container["State"]["Running"] and container["NetworkSettings"]["Networks"]["net"]["IPAddress"] == "10.99.0.9"
     assert (run["exec"]["stdout"], run["exec"]["stderr"], run["exec"]["rc"]) == ("typed", "no", 0)
     assert run["exec fails"]["rc"] == 7 and run["exec fails"]["error"]["exit_code"] == 7
     assert sorted(run["logs"]["stdout_lines"]) == ["err", "out"]
@@ -208,10 +208,11 @@ HOSTILE_LAYERS = {
 }
 
 
+@pytest.mark.near("what refuses them asks nothing of any machine, and is slow on one of the lab")
 def test_hostile_images_are_refused_and_nothing_is_left(fresh: Host) -> None:
     good = with_layer(layer({"a": os.urandom(300_000)}))
     blob = manifest_of(good)["layers"][0]["digest"]
-    with FakeRegistry() as registry:
+    with FakeRegistry() as registry, TARGET.reach(registry.port):
 
         def pull(title: str, image: Image) -> Task:
             return refused(title, "image", name=registry.add("x/" + title.replace(" ", "-"), "1", image), timeout=5)
@@ -285,6 +286,7 @@ def test_device_nodes_and_outside_paths_of_an_archive_stay_inside(shared: Host) 
         base_tar = stream.read()
     # After the archive's own end marks nothing is read, so the hostile entries come first.
     path.write_bytes(tars.build(entries, end=False) + base_tar)
+    TARGET.put(path)
     run = shared.play(
         [
             task("import", "image", name="devices:1", source="import", path=str(path), changes=["CMD sh"]),
@@ -301,21 +303,28 @@ def test_device_nodes_and_outside_paths_of_an_archive_stay_inside(shared: Host) 
     assert run.ok
     assert run["absolute"]["stdout"] == "mine"
     assert run.failure("memory")["rc"] != 0 and run.failure("disk")["rc"] != 0
-    assert not canary.exists()
+    assert not TARGET.call("exists", str(canary))
 
 
 # --- containers -------------------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_start_is_told_and_leaves_nothing(shared: Host, tmp_path: Path) -> None:
-    import socket
-
-    shell = ["sh", "-c", "echo first; echo last words >&2; exit 3"]
-    before = shared.left()
+@contextlib.contextmanager
+def taken_port() -> Iterator[int]:
+    """A TCP port of the target that somebody listens at."""
+    if TARGET.far:
+        yield 22
+        return
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
         taken.listen()
-        port = taken.getsockname()[1]
+        yield taken.getsockname()[1]
+
+
+def test_what_cannot_start_is_told_and_leaves_nothing(shared: Host, tmp_path: Path) -> None:
+    shell = ["sh", "-c", "echo first; echo last words >&2; exit 3"]
+    before = shared.left()
+    with taken_port() as port:
         run = shared.play(
             [
                 bad_container("unknown user", user="nosuch"),
@@ -356,7 +365,7 @@ def test_what_cannot_start_is_told_and_leaves_nothing(shared: Host, tmp_path: Pa
             task("bad", "container", name="bad", state="absent", keep_volumes=False),
         ]
     )
-    assert made.ok and (tmp_path / "new/dir").is_dir()
+    assert made.ok and TARGET.call("exists", str(tmp_path / "new/dir"))
     assert shared.left() == before
 
 
@@ -410,34 +419,13 @@ def test_two_plays_creating_the_same_container_at_once_make_one(shared: Host) ->
 # --- killed helpers ---------------------------------------------------------------------------------------------------
 
 
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), open("/proc/%d/stat" % pid) as stream:
-            if stream.read().rpartition(")")[2].split()[0] != "Z":
-                time.sleep(0.01)
-                continue
-        return
-
-
-def spawner(host: Host) -> int:
-    """Its pid: the monitors are forked from it, and call themselves otherwise."""
-    for pid in host.engine.resident():
-        words = Path("/proc/%d/cmdline" % pid).read_bytes().split(b"\0")
-        name = Path("/proc/%d/comm" % pid).read_text().strip()
-        if any(word.endswith(b"runtime.spawner") for word in words) and "monitor" not in name:
-            return pid
-    raise AssertionError("no spawner among %s" % host.engine.resident())
-
-
 def test_a_killed_monitor_and_a_killed_spawner_lose_nothing(shared: Host) -> None:
     script = "trap 'echo bye; exit 0' TERM; n=0; while true; do n=$((n+1)); echo line $n; sleep 0.1; done"
     make = run_container("make", name="watched", command=["sh", "-c", script], stop_timeout=5, memory="64m")
     first = shared.play([make])
     assert first.ok
-    state = json.loads(Path(shared.paths.container(first["make"]["container"]["Id"]), "state.json").read_text())
-    kill(state["monitor_pid"])
+    state = TARGET.call("read", shared.paths.container(first["make"]["container"]["Id"]) + "/state.json")
+    TARGET.call("kill", json.loads(state)["monitor_pid"])
     second = shared.play(
         [
             make,
@@ -448,7 +436,7 @@ def test_a_killed_monitor_and_a_killed_spawner_lose_nothing(shared: Host) -> Non
     assert second.ok
     assert second["changed"]["container"]["State"]["Pid"] == first["make"]["container"]["State"]["Pid"]
     assert second["exec"]["stdout"] == "still here"
-    kill(spawner(shared))
+    TARGET.call("kill", TARGET.call("spawner", shared.paths.run))
     third = shared.play(
         [
             run_container("another", name="another"),
@@ -475,27 +463,22 @@ def test_a_killed_monitor_and_a_killed_spawner_lose_nothing(shared: Host) -> Non
 def small(own_network: None, tree: Path, tmp_path: Path) -> Iterator[Host]:
     """A host whose state directory is a file system of 48 MiB."""
     host = Host(tree, tmp_path)
-    os.makedirs(host.paths.state)
-    Kernel().mount("tmpfs", host.paths.state, "tmpfs", 0, "size=48m,mode=0710")
+    TARGET.call("make_directory", host.paths.state)
+    TARGET.sh("mount -t tmpfs -o size=48m,mode=0710 tmpfs " + host.paths.state)
     try:
         yield host
     finally:
         host.close()
-        Kernel().umount2(host.paths.state, MNT_DETACH)
 
 
-def fill(host: Host, leave: int) -> Path:
-    """Leave so many bytes free in the state directory."""
-    ballast = Path(host.paths.state, "ballast")
-    stats = os.statvfs(host.paths.state)
-    with open(ballast, "wb") as stream:
-        os.posix_fallocate(stream.fileno(), 0, max(1, stats.f_bavail * stats.f_frsize - leave))
-    return ballast
+def fill(host: Host, leave: int) -> str:
+    """Leave so many bytes free in the state directory. Returns the file that takes the rest."""
+    return str(TARGET.call("fill", host.paths.state, leave))
 
 
 def test_a_full_disk_stops_pull_and_start_and_nothing_is_lost(small: Host) -> None:
     image = build_image([layer({"big": os.urandom(12 << 20)})])
-    with FakeRegistry() as registry:
+    with FakeRegistry() as registry, TARGET.reach(registry.port):
         pull = task("pull", "image", name=registry.add("x/big", "1", image))
         assert small.play([base(small), run_container("before", name="before")]).ok
         before = small.left()
@@ -504,12 +487,12 @@ def test_a_full_disk_stops_pull_and_start_and_nothing_is_lost(small: Host) -> No
         check(failed, {"pull": ("disk_full", re.escape(small.paths.state))})
         assert failed["pull"]["error"]["errno"] == 28
         assert small.left() == before
-        ballast.unlink()
-        os.truncate(small.paths.state + "/reserve", 0)  # what the engine keeps for bad times is used up, too
+        TARGET.call("remove", ballast)
+        TARGET.sh("truncate -s 0 %s/reserve" % small.paths.state)  # what the engine keeps for bad times is used up, too
         ballast = fill(small, 0)
         failed = small.play([bad_container("start")])
         check(failed, {"start": ("disk_full", re.escape(small.paths.state))})
-        ballast.unlink()
+        TARGET.call("remove", ballast)
         assert small.left() == before
         ballast = fill(small, 1 << 20)
         still = small.play(
@@ -520,7 +503,7 @@ def test_a_full_disk_stops_pull_and_start_and_nothing_is_lost(small: Host) -> No
             ]
         )
         assert still.ok and still["exec"]["stdout"] == "alive"
-        ballast.unlink()
+        TARGET.call("remove", ballast)
         then = small.play([pull, run_container("start", name="good")])
         assert then.ok and then.changed == ["pull", "start"]
 
@@ -530,6 +513,7 @@ def test_a_disk_that_fills_while_a_volume_is_filled_leaves_no_container(small: H
     busybox_tar(path)
     big = tars.build([tars.folder("content"), tars.file("content/big", os.urandom(9 << 20))], end=False)
     Path(path).write_bytes(big + Path(path).read_bytes())
+    TARGET.put(path)
     imported = task("image", "image", name="bb:1", source="import", path=path, changes=["CMD sh"])
     start = run_container("start", name="full", volumes=["content:/content"])
     assert small.play([imported]).ok
@@ -538,7 +522,7 @@ def test_a_disk_that_fills_while_a_volume_is_filled_leaves_no_container(small: H
     failed = small.play([{**start, "ignore_errors": True}, task("look", "container_info")])
     check(failed, {"start": ("disk_full", "volume content.*No space left")})
     assert failed["look"]["containers"] == []
-    ballast.unlink()
+    TARGET.call("remove", ballast)
     left = small.left()
     assert left.pop("volumes", ["content"]) == ["content"]
     assert left == before

@@ -40,6 +40,10 @@ def main() -> int:
     scenario.add_argument("--host", action="append", choices=MACHINES)
     scenario.add_argument("--tree", required=True, help="the collection: .../ansible_collections/wharf/engine")
     scenario.add_argument("--keep", action="store_true", help="leave the machine running")
+    suite = commands.add_parser("suite", help="run the integration tests on machines, over ssh")
+    suite.add_argument("--host", action="append", choices=MACHINES)
+    suite.add_argument("--keep", action="store_true", help="leave the machine running")
+    suite.add_argument("words", nargs="*", help="pytest's, after --")
     options = parser.parse_args()
     try:
         return _do(options)
@@ -66,6 +70,10 @@ def _do(options: argparse.Namespace) -> int:
         if not options.host or options.scenario:  # a fleet's machines are its own
             wanted += [(name, fleet) for name, fleet in run.FLEETS.items() if name in (options.scenario or run.FLEETS)]
         outcomes = [run.run(scenario, host, options.tree, options.keep) for scenario, host in wanted]
+        return 0 if all(outcomes) else 1
+    if options.command == "suite":
+        hosts = options.host or ["debian13b", "debian12b"]
+        outcomes = [run.suite(host, options.words, options.keep) for host in hosts]
         return 0 if all(outcomes) else 1
     guests = [Guest(MACHINES[name]) for name in options.hosts or MACHINES]
     if options.command == "inventory":

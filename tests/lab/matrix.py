@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any
 
-from .run import FLEETS, ROOT, SCENARIOS, results
+from .run import FLEETS, ROOT, SCENARIOS, SUITE, results
 
 _HEAD = """# Where it runs
 
@@ -38,10 +38,11 @@ _MEANING = (
         "poweroff",
         "the power fails under load: nothing that was on the disk is lost, and the task changes nothing after",
     ),
+    (SUITE, "the integration tests, over ssh, but for those that need the machine that they run on"),
     (
         "fleet",
-        "two hosts pull from a registry on one of them, over TLS; a rolling update of both, and a release that does not "
-        "come up, while both are asked all the time from both: no request fails",
+        "two hosts pull from a registry on one of them, over TLS; a rolling update of both, and a release that does "
+        "not come up, while both are asked all the time from both: no request fails",
     ),
 )
 _FOOT = """
@@ -55,14 +56,17 @@ def write(path: str = os.path.join(ROOT, "docs", "support.md")) -> str:
     for file in sorted(glob.glob(os.path.join(results(), "*.json"))):
         with open(file) as stream:
             result = json.load(stream)
-        rows.setdefault(result["host"], {})[result["scenario"]] = result
+        # A second machine of a Debian is no other Debian; a fleet is its machines.
+        key = result["host"] if result["scenario"] in FLEETS else result["facts"]["system"]
+        rows.setdefault(key, {})[result["scenario"]] = result
     fleets = {name: rows.pop(hosts, {}).get(name) for name, hosts in FLEETS.items()}
-    text = _HEAD % (time.strftime("%Y-%m-%d", time.gmtime()), " | ".join(SCENARIOS), " | ".join(["-"] * len(SCENARIOS)))
+    columns = (*SCENARIOS, SUITE)
+    text = _HEAD % (time.strftime("%Y-%m-%d", time.gmtime()), " | ".join(columns), " | ".join(["-"] * len(columns)))
     for _host, row in sorted(rows.items()):
         facts = next(iter(row.values()))["facts"]
         cells = [facts.get(key, "?") for key in ("system", "kernel", "python", "systemd", "cgroups")]
         cells.append("yes" if facts.get("apparmor") == "Y" else "no")
-        cells += [_outcome(row.get(scenario)) for scenario in SCENARIOS]
+        cells += [_outcome(row.get(scenario)) for scenario in columns]
         text += "| %s |\n" % " | ".join(cells)
     text += "\n| Several machines at once | Machines | |\n| - | - | - |\n"
     for name, result in fleets.items():

@@ -18,6 +18,7 @@ from .guest import Guest
 from .machines import MACHINES
 
 SCENARIOS = ("demo", "limits", "logout", "reboot", "poweroff")
+SUITE = "suite"  # tests/integration against a machine, instead of a scenario
 FLEETS = {"fleet": "debian12b+debian13b"}  # scenarios of several machines at once, and which
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _FACTS = """
@@ -63,9 +64,6 @@ def play(scenario: str, guests: Sequence[Guest], tree: str, log: str, margin: st
     """Whether a scenario passes on machines that are up. Every line is printed, after ``margin``, and goes to the file
     ``log``. Raises ``LabError`` when a machine was lost on the way: then the scenario says nothing about the code."""
     host = "+".join(guest.machine.name for guest in guests)
-    inventory = os.path.join(images.cache(), "inventory-%s.json" % host)
-    with open(inventory, "w") as file:
-        json.dump({"all": {"hosts": {guest.machine.name: guest.inventory() for guest in guests}}}, file, indent=2)
     scripts = os.path.dirname(sys.executable)
     env = {
         **os.environ,
@@ -74,7 +72,7 @@ def play(scenario: str, guests: Sequence[Guest], tree: str, log: str, margin: st
         "ANSIBLE_COLLECTIONS_PATH": os.path.dirname(os.path.dirname(os.path.dirname(tree))),
         "ANSIBLE_NOCOLOR": "1",
         "LAB_HOST": host,
-        "LAB_INVENTORY": inventory,
+        "LAB_INVENTORY": _inventory(guests, host),
         "LAB_KEEP": "1",  # whoever started the machine switches it off
         "LAB_TROUBLE": log + ".trouble",  # what `lab up` and `lab cut-power`, called by tasks, could not do
         "NO_COLOR": "1",
@@ -109,6 +107,35 @@ def play(scenario: str, guests: Sequence[Guest], tree: str, log: str, margin: st
     if not passed and (lost or os.path.exists(env["LAB_TROUBLE"]) or not all(guest.answers() for guest in guests)):
         raise images.LabError("%s was lost during %s: see above" % (host, scenario))
     return passed
+
+
+def suite(host: str, words: list[str], keep: bool = False) -> bool:
+    """The integration tests against one machine, over ssh, as a user who becomes root; ``words`` are pytest's."""
+    guest = Guest(MACHINES[host])
+    begun = time.monotonic()
+    facts: list[dict[str, str]] = []
+    trouble = ""
+    try:
+        guest.up()
+        facts.append(_facts(guest))
+        command = [sys.executable, "-m", "pytest", "tests/integration", "--timeout", "3600", "--durations", "0", *words]
+        env = {**os.environ, "WHARF_TEST_INVENTORY": _inventory([guest], host), "PYTHONUNBUFFERED": "1"}
+        passed = subprocess.run(command, cwd=ROOT, env=env, check=False).returncode == 0
+    except images.LabError as error:
+        passed, trouble = False, str(error)
+    if not keep:
+        guest.down()
+    if not words:  # a part of it says nothing about all of it
+        _record(SUITE, host, passed, begun, facts, trouble)
+    sys.stdout.write("\n== the suite on %s: %s %s\n" % (host, "passed" if passed else "FAILED", trouble))
+    return passed
+
+
+def _inventory(guests: Sequence[Guest], name: str) -> str:
+    path = os.path.join(images.cache(), "inventory-%s.json" % name)
+    with open(path, "w") as file:
+        json.dump({"all": {"hosts": {guest.machine.name: guest.inventory() for guest in guests}}}, file, indent=2)
+    return path
 
 
 def _facts(guest: Guest) -> dict[str, str]:

@@ -1,7 +1,8 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Real ``ansible-playbook`` runs against this machine: local, over ssh, with several controllers and Pythons."""
+"""Real ``ansible-playbook`` runs against this machine: local, over ssh, with several controllers and Pythons. Or
+against another machine: see ``helpers.target``."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple, Optional
 
 import pytest
 import yaml
+from helpers.target import TARGET
 
 ROOT = Path(__file__).parents[3]
 PLUGINS = Path(__file__).parent / "plugins"
@@ -60,18 +62,16 @@ class Engine(NamedTuple):
 
     @property
     def bundles(self) -> list[str]:
-        try:
-            return sorted(name for name in os.listdir(self.state + "/engine") if len(name) == 64)
-        except FileNotFoundError:
-            return []
+        return [name for name in TARGET.call("names", self.state + "/engine") if len(name) == 64]
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    run = tempfile.mkdtemp(prefix="wt", dir="/run")
-    os.rmdir(run)
+    run = TARGET.call("run_directory")
+    TARGET.call("remove", run)
     yield Engine(str(tmp_path / "state"), run)
-    shutil.rmtree(run, ignore_errors=True)
+    TARGET.call("remove", run)
+    TARGET.call("remove", str(tmp_path / "state"))
 
 
 class Controller:
@@ -92,14 +92,14 @@ class Controller:
         hosts: Optional[dict[str, dict[str, Any]]] = None,
         **keywords: Any,
     ) -> Result:
-        """Run ``tasks`` on ``hosts`` ({name: variables}; this machine unless given)."""
+        """Run ``tasks`` on ``hosts`` ({name: variables}; the target unless given)."""
         self._runs += 1
         record = self.tmp / ("record%d" % self._runs)
         inventory, playbook = self.tmp / "hosts.yml", self.tmp / "play.yml"
-        local = {"this_machine": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
-        inventory.write_text(yaml.safe_dump({"all": {"hosts": hosts or local}}))
+        inventory.write_text(yaml.safe_dump({"all": {"hosts": hosts or {"this_machine": TARGET.variables}}}))
         defaults = {"group/wharf.engine.all": {"state_dir": self.engine.state, "run_dir": self.engine.run}}
-        play = {"hosts": "all", "gather_facts": False, "module_defaults": defaults, "tasks": tasks, **keywords}
+        play = {"hosts": "all", "gather_facts": False, "module_defaults": defaults, "tasks": tasks}
+        play.update({**({} if hosts else TARGET.play), **keywords})
         playbook.write_text(yaml.safe_dump([play]))
         done = subprocess.run(
             [self.bin + "/ansible-playbook", "-vv", "-i", str(inventory), str(playbook), *arguments],
@@ -108,7 +108,7 @@ class Controller:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=240,
+            timeout=TARGET.patience + 60,
             check=False,
         )
         lines = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []

@@ -13,7 +13,7 @@ import pytest
 
 from .conftest import Controller, Engine, Sshd, make_venv
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.near("an sshd and a user of the test's own, and local connections")]
 
 VOLUME = {"name": "volume", "wharf.engine.volume": {"name": "data"}}
 AGAIN = {"name": "again", "wharf.engine.volume": {"name": "data"}}

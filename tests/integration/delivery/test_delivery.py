@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from typing import Any
 
 import pytest
+from helpers.target import TARGET
 
 from .conftest import Controller, Engine, Sshd
 
@@ -39,6 +39,7 @@ def test_the_first_task_brings_the_engine_and_later_ones_find_it(
     assert len(engine.bundles) == 1
 
 
+@pytest.mark.near("an sshd and a user of the test's own")
 def test_over_ssh_as_a_user_with_sudo(controller: Controller, engine: Engine, sshd: Sshd, pipelining: None) -> None:
     result = controller.play([VOLUME, {**VOLUME, "name": "again"}], hosts={"far": sshd.variables}, become=True)
     assert result.code == 0, result.output
@@ -48,6 +49,7 @@ def test_over_ssh_as_a_user_with_sudo(controller: Controller, engine: Engine, ss
     assert not os.listdir(os.path.expanduser("~%s/.ansible/tmp" % sshd.user))
 
 
+@pytest.mark.near("an sshd and a user of the test's own")
 def test_without_root_the_task_says_what_to_do(controller: Controller, engine: Engine, sshd: Sshd) -> None:
     result = controller.play([INFO], hosts={"far": sshd.variables})
     answer = result.one("info")
@@ -56,7 +58,7 @@ def test_without_root_the_task_says_what_to_do(controller: Controller, engine: E
     assert "Traceback" not in result.output and not engine.bundles
 
 
-@pytest.mark.parametrize("how", ["local", "ssh"])
+@pytest.mark.parametrize("how", ["local", pytest.param("ssh", marks=pytest.mark.near("an sshd of the test's own"))])
 def test_an_asynchronous_task_can_be_the_first(
     controller: Controller, engine: Engine, how: str, request: pytest.FixtureRequest
 ) -> None:
@@ -102,20 +104,20 @@ def test_check_mode_leaves_nothing_and_diff_says_what_would_be(controller: Contr
     assert answer["changed"] and answer["actions"][0]["how"] == "create" and "diff" in answer
     assert not engine.bundles
     # Not even directories, where there were none.
-    assert not os.path.exists(engine.state) and not os.path.exists(engine.run)
+    assert not TARGET.call("exists", engine.state) and not TARGET.call("exists", engine.run)
 
 
 def test_many_hosts_at_once_that_are_one(controller: Controller, engine: Engine) -> None:
-    variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-    hosts = {"name%d" % n: variables for n in range(6)}
-    result = controller.play([INFO], "--forks", "6", hosts=hosts)
+    hosts = {"name%d" % n: TARGET.variables for n in range(6)}
+    result = controller.play([INFO], "--forks", "6", hosts=hosts, **TARGET.play)
     assert result.code == 0, result.output
     assert len(result.lines) == 6 and {line["event"] for line in result.lines} == {"ok"}
     assert len(engine.bundles) == 1
-    rest = set(os.listdir(engine.state + "/engine")) - {*engine.bundles, "current", ".install"}
+    rest = set(TARGET.call("names", engine.state + "/engine")) - {*engine.bundles, "current", ".install"}
     assert not rest
 
 
+@pytest.mark.near("a connection plugin that changes what the local one sends")
 def test_a_bundle_changed_in_transit_is_refused(controller: Controller, engine: Engine) -> None:
     hosts = {"mallory": {"ansible_connection": "tampering", "ansible_python_interpreter": sys.executable}}
     result = controller.play([INFO], hosts=hosts)
@@ -150,6 +152,7 @@ def test_private_arguments_stay_private(controller: Controller) -> None:
     assert arguments["name"] == "data" and not [name for name in arguments if name.startswith("_")]
 
 
+@pytest.mark.near("its Pythons")
 @pytest.mark.parametrize("version", ["3.9", "3.10", "3.11", "3.12", "3.13"])
 def test_every_supported_target_python(
     controller: Controller, engine: Engine, pythons: dict[str, str], version: str
@@ -166,6 +169,7 @@ def test_every_supported_target_python(
     assert os.path.isfile("%s/wharf_runtime/_engine/__pycache__/entry.%s.pyc" % (root, tag))
 
 
+@pytest.mark.near("its Pythons")
 def test_python_3_8_gets_a_sentence(controller: Controller, engine: Engine, pythons: dict[str, str]) -> None:
     if "3.8" not in pythons:
         pytest.skip("no Python 3.8 on this machine (looked in /usr/bin, /usr/local/bin and pyenv)")
@@ -177,6 +181,7 @@ def test_python_3_8_gets_a_sentence(controller: Controller, engine: Engine, pyth
     assert not engine.bundles
 
 
+@pytest.mark.near("nothing reaches a target")
 def test_missing_libraries_on_the_controller_are_named(controller: Controller, engine: Engine) -> None:
     requirements = controller.collections / "ansible_collections/wharf/engine/requirements.txt"
     text = requirements.read_text()
@@ -192,5 +197,4 @@ def test_missing_libraries_on_the_controller_are_named(controller: Controller, e
 def test_a_task_leaves_no_process_that_holds_it(controller: Controller, engine: Engine) -> None:
     result = controller.play([VOLUME])
     assert result.code == 0
-    asked = subprocess.run(["ps", "-eo", "args"], stdout=subprocess.PIPE, text=True, check=True)
-    assert not [line for line in asked.stdout.splitlines() if engine.state in line]
+    assert not [line for line in TARGET.sh("ps -eo args").splitlines() if engine.state in line]

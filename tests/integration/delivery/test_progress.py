@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from helpers.fake_registry import Behaviour, FakeRegistry, Handler
 from helpers.images import build_image, layer
+from helpers.target import TARGET
 
 from .conftest import Controller
 
@@ -39,7 +40,7 @@ def slowly(seconds: float) -> Behaviour:
 
 @pytest.fixture
 def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as registry:
+    with FakeRegistry() as registry, TARGET.reach(registry.port):
         registry.add("team/app", "1", IMAGE)
         registry.script(LAYER, slowly(4.5))
         yield registry
@@ -58,7 +59,7 @@ def test_a_long_pull_is_told_while_it_runs(controller: Controller, registry: Fak
     detail = done.one("pull")["actions"][0]["detail"]
     assert detail["digest"] == IMAGE.top and detail["received"] > 300_000
     assert set(detail["seconds"]) == {"resolve", "config", "download", "unpack", "commit", "total"}
-    assert os.listdir(controller.engine.run + "/progress") == []
+    assert TARGET.call("names", controller.engine.run + "/progress") == []
 
 
 def test_a_task_with_no_log_is_silent(controller: Controller, registry: FakeRegistry) -> None:

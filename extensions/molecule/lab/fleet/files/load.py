@@ -3,8 +3,8 @@
 
 """Asks every URL ten times a second at most, and writes each answer down: ``load.py RECORD SECONDS URL...``.
 
-A line of RECORD is {"url", "at" (monotonic seconds), "took", "body"} or has "error" instead of "body". A connection of its own
-for every request, as strangers would have. Ends when RECORD.enough is there, or after SECONDS; then RECORD.done is there.
+A line of RECORD is {"url", "at" (monotonic seconds), "took", "body"} or has "error" instead of "body". Every request
+has a connection of its own, as strangers' have. Ends when RECORD.enough is there or after SECONDS; then RECORD.done is.
 """
 
 from __future__ import annotations
