@@ -37,17 +37,16 @@ class Guest:
         if not images.is_current(self.machine):
             self.down()
             images.ensure(self.machine)
+        fresh = not self._has_snapshot()
         if self.pid() is None:
-            fresh = not self._has_snapshot()
             self._launch([] if fresh else ["-loadvm", _SNAPSHOT])
-            self.wait()
-            if fresh:
-                self.ssh("until systemctl is-system-running | grep -Eq 'running|degraded'; do sleep 1; done")
-                self.ssh("sync")
-                self.monitor("savevm " + _SNAPSHOT)
-        else:
+        elif not fresh:
             self.monitor("loadvm " + _SNAPSHOT)
-            self.wait()
+        self.wait()
+        if fresh:  # also when the last attempt did not have the patience for the first boot
+            self.ssh("until systemctl is-system-running | grep -Eq 'running|degraded'; do sleep 1; done")
+            self.ssh("sync")
+            self.monitor("savevm " + _SNAPSHOT)
         self.ssh("sudo date -u -s @%d >/dev/null" % (time.time() + 1))
 
     def down(self) -> None:
@@ -251,7 +250,7 @@ class Guest:
 
     def _has_snapshot(self) -> bool:
         text = subprocess.run(
-            ["qemu-img", "snapshot", "-l", self._file("disk.qcow2")], capture_output=True, text=True, check=False
+            ["qemu-img", "snapshot", "-U", "-l", self._file("disk.qcow2")], capture_output=True, text=True, check=False
         ).stdout
         return any(_SNAPSHOT in line.split() for line in text.splitlines())
 
