@@ -57,7 +57,7 @@ def write(path: str = os.path.join(ROOT, "docs", "support.md")) -> str:
         with open(file) as stream:
             result = json.load(stream)
         # A second machine of a Debian is no other Debian; a fleet is its machines.
-        key = result["host"] if result["scenario"] in FLEETS else result["facts"]["system"]
+        key = result["host"] if result["scenario"] in FLEETS else result["facts"].get("system", result["host"])
         rows.setdefault(key, {})[result["scenario"]] = result
     fleets = {name: rows.pop(hosts, {}).get(name) for name, hosts in FLEETS.items()}
     columns = (*SCENARIOS, SUITE)

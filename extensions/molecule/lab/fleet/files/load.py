@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Asks every URL ten times a second at most, and writes each answer down: ``load.py RECORD SECONDS URL...``.
+"""Asks every URL twice a second at most, and writes each answer down: ``load.py RECORD SECONDS URL...``.
 
 A line of RECORD is {"url", "at" (monotonic seconds), "took", "body"} or has "error" instead of "body". Every request
 has a connection of its own, as strangers' have. Ends when RECORD.enough is there or after SECONDS; then RECORD.done is.
@@ -17,7 +17,7 @@ import time
 import urllib.request
 from typing import Any
 
-PAUSE = 0.1  # seconds between an answer and the next question
+PAUSE = 0.5  # seconds between an answer and the next question
 PATIENCE = 60.0  # seconds; the processors of the lab's machines are emulated
 
 
