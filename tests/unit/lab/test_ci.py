@@ -55,7 +55,8 @@ class Plays:
         self.outcomes = list(outcomes)
         self.played: list[str] = []
 
-    def __call__(self, scenario: str, guest: Machine, tree: str, log: str, margin: str) -> bool:
+    def __call__(self, scenario: str, guests: list[Machine], tree: str, log: str, margin: str) -> bool:
+        (guest,) = guests
         assert guest.on and tree == "tree" and os.path.isdir(os.path.dirname(log)) and margin
         self.played.append(scenario)
         outcome = self.outcomes.pop(0)
