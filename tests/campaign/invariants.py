@@ -33,9 +33,9 @@ def all_of(engine: Engine, slots: list[Slot], shown: dict[str, Any], unknown: se
     ]
 
 
-def stand(shown: dict[str, Any], slots: Iterable[Slot], running: bool) -> list[str]:
+def stand(shown: dict[str, Any], slots: Iterable[Slot], running: bool, booted: bool) -> list[str]:
     """Containers that no task was about are there, in the version that was asked for last; with ``running``, those
-    that should run do."""
+    that should run do. ``booted``: since then, and ``always`` means also those that were stopped by hand."""
     found = []
     for slot in slots:
         container = shown.get(slot.name)
@@ -46,7 +46,8 @@ def stand(shown: dict[str, Any], slots: Iterable[Slot], running: bool) -> list[s
                 found.append("%s became another version" % slot.name)
             if slot.kind != "job" and slot.state == "started" and running and not container["State"]["Running"]:
                 found.append("%s went down: %s" % (slot.name, container["State"]))
-            if slot.kind != "job" and slot.state == "stopped" and container["State"]["Running"]:
+            stays = slot.kind != "job" and not (booted and slot.kind == "service")
+            if stays and slot.state == "stopped" and container["State"]["Running"]:
                 found.append("%s came up" % slot.name)
     return found
 

@@ -194,8 +194,8 @@ class Campaign:
                 left += ["after the boot: could not start %s" % sentence for sentence in result["failed"]]
             others = [slot for slot in self.slots if slot.name not in work.touched]
             running = fault not in faults.UNWATCHED or fault == "power"
-            comes_true(lambda: not invariants.stand(self._look(), others, running), _SETTLED)
-            left += ["meanwhile, %s" % one for one in invariants.stand(self.shown, others, running)]
+            comes_true(lambda: not invariants.stand(self._look(), others, running, fault == "power"), _SETTLED)
+            left += ["meanwhile, %s" % one for one in invariants.stand(self.shown, others, running, fault == "power")]
             left += invariants.codes_are_true(self.shown, self.slots)
         except WharfError as error:
             left.append("looking at it failed: %s" % error)

@@ -140,3 +140,16 @@ def test_a_kill_at_any_point_of_an_import_is_completed_by_the_next(fresh: Engine
     left = [name for name in os.listdir(fresh.paths.tmp) if not name.startswith("ingest-")]
     assert not left
     assert kills >= ROUNDS // 2
+
+
+def test_a_removal_of_a_volume_that_was_cut_short_is_finished_by_the_same_task(fresh: Engine) -> None:
+    """Otherwise the next boot would take the data for a volume whose row was lost."""
+    fresh.run("volume", name="going")
+    with sqlite3.connect(fresh.paths.database) as db:  # where a kill leaves it: the row goes first
+        db.execute("DELETE FROM volumes WHERE name = 'going'")
+    db.close()
+    assert fresh.run("volume", name="going", state="absent", check=True)["changed"]
+    assert os.path.isdir(fresh.paths.volume("going"))
+    assert fresh.run("volume", name="going", state="absent")["changed"]
+    assert not os.path.exists(fresh.paths.volume("going"))
+    assert not fresh.run("volume", name="going", state="absent")["changed"]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -33,7 +34,7 @@ def _plan(task: Task, name: str) -> Plan:
     plan = Plan()
     record = task.store.volumes.get(name)
     if task.params["state"] == "absent":
-        _plan_absent(task, plan, record)
+        _plan_absent(task, plan, name, record)
         return plan
     spec = options.normalise(VOLUME, task.params)
     plan.after = spec
@@ -55,8 +56,9 @@ def _plan(task: Task, name: str) -> Plan:
     return plan
 
 
-def _plan_absent(task: Task, plan: Plan, record: Optional[VolumeRecord]) -> None:
+def _plan_absent(task: Task, plan: Plan, name: str, record: Optional[VolumeRecord]) -> None:
     if record is None:
+        _plan_leftover(task, plan, name)
         return
     users = task.store.volumes.users(record.name)
     if users:
@@ -68,6 +70,16 @@ def _plan_absent(task: Task, plan: Plan, record: Optional[VolumeRecord]) -> None
         )
     plan.before = record.spec
     plan.add(Operation("remove", "volume", record.name, lambda: remove(task, record.name), why="not wanted"))
+
+
+def _plan_leftover(task: Task, plan: Plan, name: str) -> None:
+    """Data of which no row is left, because a removal or a creation was cut short: the next boot would make it a volume
+    again."""
+    from ..storage import volumes
+
+    if os.path.isdir(task.paths.volume(name)):
+        work = Operation("remove", "volume", name, lambda: volumes.remove(task.paths, name), why="not wanted")
+        plan.add(work)
 
 
 def create(task: Task, name: str, spec: dict[str, Any], *, anonymous: bool = False) -> None:
