@@ -37,6 +37,9 @@ class ExtractingTree(LayerTree):
         self._pieces: Optional[list[list[int]]] = None
         self._buckets: set[int] = set()
 
+    def file(self, name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, offset: int) -> bool:
+        return False  # its data must be written
+
     def place_data(self, entry: Entry) -> int:
         if entry.kind != stat.S_IFREG:
             return 0

@@ -12,7 +12,9 @@ from __future__ import annotations
 import ctypes
 import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
+
+from ..tuples import NamedTuple
 
 if TYPE_CHECKING:
     from typing import Protocol

@@ -46,6 +46,11 @@ class Sink:
         """A member; True to be given its data (only regular files have any)."""
         raise NotImplementedError
 
+    def file(self, name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, offset: int) -> bool:
+        """A regular file with nothing unusual about it; False to be given it as an ``entry`` instead. What returns True
+        is not given its data. (Most members are such files, and making an ``Entry`` of each takes its time.)"""
+        return False
+
     def data(self, piece: memoryview) -> None:
         """Stored bytes of the last entry, in order."""
 

@@ -43,7 +43,7 @@ class PlainMembers:
     def read(self, data: bytes, at: int, offset: int) -> int:
         """From ``data[at]`` on, which is byte ``offset`` of the archive. Returns the position of the first byte of
         ``data`` that was not used: of a header that is not plain, of content to come, or the end."""
-        unpack, adler32, judge = _HEADER.unpack_from, zlib.adler32, self._sink.entry
+        unpack, adler32, judge, take = _HEADER.unpack_from, zlib.adler32, self._sink.entry, self._sink.file
         owners, sums, times = self._owners, self._sums, self._times
         make: Any = tuple.__new__
         self.body = self.pad = 0
@@ -85,12 +85,12 @@ class PlainMembers:
                 self.newest = seconds
             at += BLOCK
             mode, uid, gid = known
-            if link[0]:
-                link = link.split(b"\0", 1)[0]
+            if kind == stat.S_IFREG and take(name, mode, uid, gid, stored, seconds, at + shift):
+                wants = False
             else:
-                link = b""
-            entry = (kind, name, link, mode, uid, gid, stored, seconds, 0, 0, None, at + shift, None)
-            wants = judge(make(Entry, entry))
+                link = link.split(b"\0", 1)[0] if link[0] else b""
+                entry = (kind, name, link, mode, uid, gid, stored, seconds, 0, 0, None, at + shift, None)
+                wants = judge(make(Entry, entry))
             if not stored:
                 if wants:
                     self._sink.end()

@@ -31,6 +31,7 @@ TYPES = {
 
 ROOT = 0
 MAX_DEPTH = 1024
+_DOT = ord(".")
 _HEADS = 1024  # directories whose names are remembered: archives do not jump about much
 MAX_LINKS = 40
 OPAQUE = b"trusted.overlay.opaque"
@@ -133,6 +134,20 @@ class LayerTree(Sink):
         if tail.startswith(b".wh.") and self._whiteout(parent, tail, entry.name):
             return False
         return self._place(parent, tail, entry)
+
+    def file(self, name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, offset: int) -> bool:
+        """A new file in a directory that is known. Names that begin with a dot (whiteouts, "..") are for ``entry``."""
+        head, _slash, tail = name.rpartition(b"/")
+        parent = self._heads.get(head)
+        if parent is None or not tail or tail[0] == _DOT or len(tail) > 255 or len(name) > 4095:
+            return False
+        kids = self.kids[parent]
+        if tail in kids:
+            return False
+        kids[tail] = len(self.types)
+        self.types.append(REG)
+        self.records += _RECORD.pack(stat.S_IFREG | mode, uid, gid, 0, mtime, size, offset)
+        return True
 
     @staticmethod
     def _strip(name: bytes) -> tuple[bytes, bytes]:

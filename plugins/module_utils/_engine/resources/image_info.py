@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 def run(task: Task) -> dict[str, Any]:
     """The images named (missing ones left out), or all; of these what the filters let through."""
     from ..images import inspect as inspecting
-    from . import answer, lists, sizes
+    from . import answer, sizes
 
-    template, filters = answer.check(task), lists.image_filters(task)
+    template = answer.check(task)
+    filtered = None
+    if task.params.get("filters"):
+        from . import lists
+
+        filtered = lists.image_filters(task)
     names = task.params.get("name")
     if names is None:
         records = task.store.images.list()
@@ -24,7 +29,8 @@ def run(task: Task) -> dict[str, Any]:
         from .image_choice import find
 
         records = [record for record in (find(task, name) for name in names) if record is not None]
-    records = lists.images(task, records, filters)
+    if filtered is not None:
+        records = lists.images(task, records, filtered)
     weights = sizes.image_sizes(task, records)
     named = task.store.images.names()
     images = [

@@ -4,9 +4,9 @@
 """What the store holds, as immutable tuples. Times are seconds since the epoch (float), sizes are bytes.
 
 A digest is always ``sha256:<64 hex>``; container and network ids are 64 hex digits.
-
-Annotations are no strings here: ``NamedTuple`` compiles each that is, and every task waited for that.
 """
+
+from __future__ import annotations
 
 from typing import Any, Optional
 
@@ -76,8 +76,8 @@ class EndpointRecord(NamedTuple):
 
     container_id: str
     network_id: str
-    ipv4: Optional[str]  # noqa: FA100 - see above
-    ipv6: Optional[str]  # noqa: FA100
+    ipv4: Optional[str]
+    ipv6: Optional[str]
     mac: str
     aliases: list[str]
     ifname: str
