@@ -131,6 +131,28 @@ def test_the_engines_interpreter_is_no_entrypoint(fresh: Engine, tmp_path: Path)
         assert not left(fresh, "self")
 
 
+@pytest.mark.parametrize("failing", ["the program", "the directory", "the runtime", "the resolver", "nobody in particular"])
+def test_what_stops_a_start_is_told_of_the_container_by_its_name(
+    shared: Engine, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def fail(_self: Any, container: str, *_arguments: Any, **_options: Any) -> None:
+        subjects = {"the runtime": container, "the resolver": "container %s" % container[:12]}
+        raise StartError("It does not work", subject=subjects.get(failing))
+
+    options: dict[str, Any] = {"command": SLEEP}
+    if failing == "the program":
+        options["command"] = ["/no/such/program"]
+    elif failing == "the directory":
+        options["working_dir"] = "/bin/busybox"
+    else:
+        monkeypatch.setattr(Runtime, "start", fail)
+    with pytest.raises(WharfError) as caught:
+        shared.container("called", **options)
+    assert caught.value.subject == "container called"
+    monkeypatch.undo()
+    assert not left(shared, "called")
+
+
 @pytest.mark.parametrize("volume", ["/../../etc", "/srv/../../../etc", "//etc//wharf-volume"])
 def test_an_images_volume_stays_below_its_root(fresh: Engine, tmp_path: Path, volume: str) -> None:
     """CVE-2022-23648: the host's files were copied into the new volume."""

@@ -362,7 +362,12 @@ def test_a_restarted_container_is_watched_over_in_the_same_way(engine):
 
 def test_the_spawner_keeps_nothing_of_containers_that_have_ended(engine):
     def held():
-        links = [os.readlink("/proc/%d/fd/%s" % (spawner, fd)) for fd in os.listdir("/proc/%d/fd" % spawner)]
+        links = []
+        for fd in os.listdir("/proc/%d/fd" % spawner):
+            try:
+                links.append(os.readlink("/proc/%d/fd/%s" % (spawner, fd)))
+            except FileNotFoundError:  # closed meanwhile
+                continue
         return [link for link in links if link.endswith(("/stdout", "/stderr"))]
 
     cid = engine.start("exec sleep 1000")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -259,8 +260,12 @@ def test_nobody_there_and_no_such_name_are_said() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         host = "127.0.0.1:%d" % sock.getsockname()[1]
-        with pytest.raises(Broken, match="refused"):
+        with pytest.raises(Broken, match="^%s: connection refused" % host) as refused:
             RegistryClient(host, Transport(timeout=0.2)).ping()
+        assert "port" in (refused.value.hint or "")
+        six = "[::1]:%s" % host.partition(":")[2]
+        with pytest.raises(Broken, match="^" + re.escape(six)):
+            RegistryClient(six, Transport(timeout=0.2)).ping()
     with pytest.raises(Broken) as caught:
         RegistryClient("no-such-host.invalid", Transport(timeout=0.2)).ping()
     assert caught.value.reason == "dns"

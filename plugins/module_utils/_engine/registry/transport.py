@@ -389,10 +389,13 @@ class Transport:
         if isinstance(error, WharfError):
             return error
         reason, words = pools.diagnose(error)
-        host = origin(url).host
+        where = origin(url)
         hints = {
             "certificate": "Give the registry's authority as ca_path or in certs.d, or set validate_certs to false.",
             "plain": "The registry speaks plain HTTP; set validate_certs to false to allow that.",
             "dns": "Check the registry's name and the host's name servers.",
+            "refused": "Check the port, and that the registry runs and can be reached from this host.",
         }
-        return Broken("%s: %s" % (host, words), reason, step="registry_request", subject=host, hint=hints.get(reason))
+        shown = "%s:%d" % ("[%s]" % where.host if ":" in where.host else where.host, where.port)
+        hint = hints.get(reason)
+        return Broken("%s: %s" % (shown, words), reason, step="registry_request", subject=where.host, hint=hint)

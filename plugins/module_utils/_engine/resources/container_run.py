@@ -30,12 +30,11 @@ def start(task: Task, record: ContainerRecord) -> None:
         make.write_files(task, record)
         moment = time.time()  # it may have ended before the start is told
         task.runtime.start(record.id)
-    except StartError as error:
-        error.subject = error.subject or "container %s" % record.name
-        error.details.setdefault("logs", last_lines(task, record))
-        task.network.release(record.id)
-        raise
-    except WharfError:
+    except WharfError as error:
+        if error.subject in (None, record.id, "container %s" % record.id[:12]):  # the rooms below know no names
+            error.subject = "container %s" % record.name
+        if isinstance(error, StartError):
+            error.details.setdefault("logs", last_lines(task, record))
         task.network.release(record.id)
         raise
     task.store.containers.update(record.id, desired="running")
