@@ -25,7 +25,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 say = @printf '\n== %s\n' "$(1)"
 
-.PHONY: oci oci-callers interop help apt venv tree lint sanity unit kernel integration molecule test campaign endure lab lab-suite lab-ci lab-matrix lab-apt bench demo demo-clean collection clean
+.PHONY: oci oci-callers interop fuzz help apt venv tree lint sanity unit kernel integration molecule test campaign endure lab lab-suite lab-ci lab-matrix lab-apt bench demo demo-clean collection clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -125,6 +125,14 @@ oci-callers: venv oci  ## the same under real callers: podman and dockerd (root;
 interop: venv  ## our archives in docker, podman, skopeo and umoci, and theirs in us (root; installs them with apt)
 	@EXTRA="docker.io podman skopeo umoci" tools/apt.sh
 	$(PYTEST) tests/interop $(PYTEST_ARGS)
+
+# Where pip has no atheris for this Python, hypothesis alone looks for faults.
+fuzz: venv  ## what reads strangers' bytes, fed with worse: SECONDS=60 (each) TARGET=tar SEED=1 REPLAY=file
+	$(call say,fuzz)
+	@[ -d $(BUILD)/atheris ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --target $(BUILD)/atheris 'atheris>=3' || echo 'atheris does not install here'
+	PYTHONPATH=plugins:tests:$(BUILD)/atheris $(BIN)/python -m fuzz --directory $(BUILD)/fuzz \
+	  --seconds $(or $(SECONDS),60) $(addprefix --target ,$(TARGET)) $(addprefix --seed ,$(SEED)) $(addprefix --replay ,$(REPLAY))
 
 collection: tree  ## the collection tarball, in .build/dist
 	cd $(TREE) && $(BIN)/ansible-galaxy collection build --force --output-path $(BUILD)/dist

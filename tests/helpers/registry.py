@@ -188,3 +188,40 @@ def make_certificates(directory: str) -> None:
     openssl("req", *key, "-subj", "/CN=127.0.0.1", "-keyout", "server.key", "-out", "server.csr")
     signing = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "server.ext"]
     openssl("x509", "-req", "-in", "server.csr", *signing, "-out", "server.crt")
+
+
+def sign_anew(directory: str, names: str, days: int) -> None:
+    """Another server certificate by the authority that ``make_certificates`` made, for ``names`` (``IP:...,DNS:...``).
+    ``days``: how long it is good for; -1 until an hour ago, 0 from tomorrow on."""
+    import datetime
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+
+    def read(name: str) -> bytes:
+        with open(os.path.join(directory, name), "rb") as stream:
+            return stream.read()
+
+    authority = x509.load_pem_x509_certificate(read("ca.crt"))
+    key = serialization.load_pem_private_key(read("ca.key"), None)
+    now = datetime.datetime.now(datetime.timezone.utc)
+    day = datetime.timedelta(days=1)
+    begin, end = {-1: (now - 2 * day, now - day / 24), 0: (now + day, now + 2 * day)}.get(
+        days, (now - day, now + days * day)
+    )
+    kinds = {"IP": lambda text: x509.IPAddress(ipaddress.ip_address(text)), "DNS": x509.DNSName}
+    alternatives = [kinds[name.partition(":")[0]](name.partition(":")[2]) for name in names.split(",")]
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(authority.subject)
+        .public_key(serialization.load_pem_private_key(read("server.key"), None).public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(end)
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    )
+    with open(os.path.join(directory, "server.crt"), "wb") as stream:
+        stream.write(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))

@@ -131,7 +131,9 @@ def test_the_engines_interpreter_is_no_entrypoint(fresh: Engine, tmp_path: Path)
         assert not left(fresh, "self")
 
 
-@pytest.mark.parametrize("failing", ["the program", "the directory", "the runtime", "the resolver", "nobody in particular"])
+@pytest.mark.parametrize(
+    "failing", ["the program", "the directory", "the runtime", "the resolver", "nobody in particular"]
+)
 def test_what_stops_a_start_is_told_of_the_container_by_its_name(
     shared: Engine, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:

@@ -87,6 +87,11 @@ def test_environment_entries_that_would_inherit_are_dropped() -> None:
     assert parse(document(Env=env))["config"]["Env"] == ["A=b", "E=", "F=a=b"]
 
 
+def test_half_of_a_surrogate_pair_is_read_as_go_reads_it() -> None:
+    """Such a text could be stored, but not be given to a process."""
+    assert parse(document(Env=["A=\ud800b", "C=\U0001f600"]))["config"]["Env"] == ["A=\ufffdb", "C=\U0001f600"]
+
+
 def test_chain_ids_are_those_of_the_specification() -> None:
     # image-spec identity/chainid_test.go, with digests instead of its "a", "b", "c"
     import hashlib

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -62,6 +64,46 @@ def test_two_pulls_at_once_are_one_download(tmp_path: Path, registry: FakeRegist
     assert len(registry.seen("/blobs/")) == 4
     with Store.open(paths) as store:
         assert store.images.by_reference(name).id == wanted.id  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_an_image_that_is_deleted_while_it_is_pulled_comes_in_whole(
+    tmp_path: Path, registry: FakeRegistry, again: bool
+) -> None:
+    """Its layers are here already (``again``), or belong to the image that its name meant before: either is taken away
+    and collected while the pull waits for its last blob."""
+    base = layer({"base": noise(60_000)})
+    before = build_image([base, layer({"old": b"old"})])
+    wanted = build_image([base, layer({"new": noise(60_000)})])
+    paths = Paths(str(tmp_path / "state"), str(tmp_path / "run"))
+    name = registry.add("team/app", "1", before)
+    with Store.open(paths) as store:
+        pull(store, name)
+        if again:
+            registry.add("team/app", "2", wanted)
+            pull(store, name[:-1] + "2")
+            store.images.remove(wanted.id)
+            os.unlink(store.blobs.path(wanted.id))  # so that there is something to wait for
+    registry.add("team/app", "1", wanted)
+    asked, go_on = threading.Event(), threading.Event()
+    last = wanted.id if again else json.loads(wanted.manifests[wanted.top][0])["layers"][1]["digest"]
+
+    def hold(_handler: object, _path: str) -> bool:
+        asked.set()
+        return not go_on.wait(60)
+
+    registry.script("/blobs/" + last, hold)
+    pid = _child(paths, name)
+    assert asked.wait(60)
+    with Store.open(paths) as store:
+        assert store.images.remove(before.id)
+        store.collect()
+    go_on.set()
+    assert os.waitpid(pid, 0)[1] == 0
+    with Store.open(paths) as store:
+        record = store.images.by_reference(name)
+        assert record is not None and record.id == wanted.id and store.images.get(before.id) is None
+        assert [tar_of(store, one.chain_id) for one in record.layers] == wanted.diff_ids
 
 
 def test_killed_anywhere_the_next_pull_completes(tmp_path: Path, registry: FakeRegistry) -> None:

@@ -22,6 +22,8 @@ D = "sha256:" + "ab" * 32
         ("index.docker.io/x", "docker.io/library/x:latest", "x:latest"),
         ("docker.io/busybox", "docker.io/library/busybox:latest", "busybox:latest"),
         ("docker.io/library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
+        ("docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"),  # found by make fuzz
+        ("docker.io/localhost/c:1", "docker.io/localhost/c:1", "docker.io/localhost/c:1"),
         ("localhost/x", "localhost/x:latest", "localhost/x:latest"),
         ("localhost:5000", "docker.io/library/localhost:5000", "localhost:5000"),
         ("localhost:5000/a/b:t", "localhost:5000/a/b:t", "localhost:5000/a/b:t"),

@@ -183,7 +183,14 @@ def test_the_realm_policy_keeps_to_the_registrys_domain() -> None:
 
 def test_a_token_service_that_talks_nonsense_is_named(registry: FakeRegistry) -> None:
     registry.auth = ("bearer", "", "")
-    for body in (b"<html>", b"[]", b'{"token": ""}', b'{"token": "a\\nb"}', b'{"token": 5}'):
+    for body in (
+        b'{"token": "t", "expires_in": 1%s}' % (b"0" * 400),
+        b"<html>",
+        b"[]",
+        b'{"token": ""}',
+        b'{"token": "a\\nb"}',
+        b'{"token": 5}',
+    ):
         registry.script("/token", status(200, body))
         with pytest.raises(RegistryError, match="usable token"):
             client(registry).get_manifest("team/app", "1")

@@ -173,7 +173,9 @@ def test_redirects_within_five_are_followed(registry: FakeRegistry) -> None:
     assert read(client(registry).open_blob("team/app", IMAGE.config_digest)) == IMAGE.blobs[IMAGE.config_digest]
 
 
-@pytest.mark.parametrize("target", ["ftp://x/", "file:///etc/passwd", "http://user:secret@127.0.0.1/"])
+@pytest.mark.parametrize(
+    "target", ["ftp://x/", "file:///etc/passwd", "http://user:secret@127.0.0.1/", "http://[", "//["]
+)
 def test_redirects_to_anything_but_a_plain_address_are_refused(registry: FakeRegistry, target: str) -> None:
     registry.script("/blobs/", fake.redirect(target))
     with pytest.raises(RegistryError, match="usable"):

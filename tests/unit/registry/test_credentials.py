@@ -132,6 +132,21 @@ def test_a_damaged_own_file_is_an_error_and_is_kept(auth: str) -> None:
         assert Path(auth).read_text() == text
 
 
+def test_a_file_that_cannot_be_read_is_an_error_when_it_is_ours_and_passed_over_when_not(auth: str, home: Path) -> None:
+    """A directory in its place, or a link that leads in circles, is what not even root can read."""
+    write(home / ".docker/config.json", {"auths": {"r": {"auth": b64("docker:x")}}})
+    os.makedirs(home / ".config/containers/auth.json")
+    assert lookup(auth, "r").username == "docker"  # type: ignore[union-attr]
+    os.makedirs(os.path.dirname(auth), exist_ok=True)
+    os.symlink(os.path.basename(auth), auth)
+    with pytest.raises(StateError, match="Cannot read %s: Too many levels" % auth) as caught:
+        lookup(auth, "r")
+    assert caught.value.path == auth and caught.value.errno == 40
+    with FakeRegistry() as registry, pytest.raises(StateError, match="Cannot read"):
+        login(transport(), auth, registry.host, "a", "b")
+    assert os.path.islink(auth)
+
+
 def test_a_helper_is_asked_and_its_name_is_no_path(auth: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from module_utils._engine import process
 

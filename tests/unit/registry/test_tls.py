@@ -14,7 +14,7 @@ import pytest
 from helpers import fake_registry as fake
 from helpers.fake_registry import FakeRegistry
 from helpers.images import build_image, layer
-from helpers.registry import make_certificates
+from helpers.registry import make_certificates, sign_anew
 from module_utils._engine.errors import AuthError, RegistryError
 from module_utils._engine.registry.client import RegistryClient
 from module_utils._engine.registry.credentials import Credential
@@ -57,6 +57,27 @@ def test_an_unknown_authority_is_refused_at_once(registry: FakeRegistry, certifi
         client(registry, certificates, ca_path=str(tmp_path / "ca.crt")).ping()
     assert len(caught.value.details["attempts"]) == 1 and registry.requests == []
     assert client(registry, certificates, ca_path=str(tmp_path / "ca.crt"), validate_certs=False).ping()
+
+
+@pytest.mark.parametrize(
+    ("names", "days", "words", "hint"),
+    [
+        ("IP:127.0.0.1", -1, "certificate has expired", "Renew"),
+        ("IP:127.0.0.1", 0, "certificate is not yet valid", "clock"),
+        ("IP:127.0.0.9,DNS:localhost", 2, "IP address mismatch", "name that the certificate is for"),
+    ],
+)
+def test_a_certificate_out_of_date_or_of_another_host_is_refused_at_once_and_says_why(
+    tmp_path: Path, names: str, days: int, words: str, hint: str
+) -> None:
+    make_certificates(str(tmp_path))
+    sign_anew(str(tmp_path), names, days)
+    with FakeRegistry(tls=str(tmp_path)) as registry:
+        with pytest.raises(Broken, match=words) as caught:
+            client(registry, str(tmp_path)).ping()
+        assert hint in (caught.value.hint or "") and "ca_path" not in (caught.value.hint or "")
+        assert len(caught.value.details["attempts"]) == 1 and registry.requests == []
+        assert client(registry, str(tmp_path), validate_certs=False).ping()
 
 
 def test_a_redirect_from_https_to_http_is_refused(registry: FakeRegistry, certificates: str) -> None:

@@ -50,7 +50,9 @@ def test_a_blob_is_synced_while_it_grows_and_no_thread_outlives_it(
     assert synced and synced[0] >= 5000 and _threads() == []
 
 
-@pytest.mark.parametrize(("number", "kind"), [(errno.EIO, KernelError), (errno.ENOSPC, DiskFull)])
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.EIO, KernelError), (errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull)]
+)
 def test_a_sync_that_fails_fails_the_blob(
     store: Store, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[KernelError]
 ) -> None:

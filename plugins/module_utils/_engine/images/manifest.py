@@ -94,6 +94,8 @@ def load_json(data: bytes, subject: str) -> dict[str, Any]:
         _refuse(subject, "the answer is a web page; a proxy or login page stands between this host and the registry")
     try:
         document = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        if b"\\ud" in data.lower():
+            document = _whole(document)
     except (ValueError, RecursionError) as error:
         _refuse(subject, "it is not valid JSON (%s)" % str(error)[:200])
     if not isinstance(document, dict):
@@ -106,6 +108,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise ValueError("an object names the same key twice")
     return result
+
+
+def _whole(value: Any) -> Any:
+    """Halves of surrogate pairs become U+FFFD, as in Go's decoder: no such text can be written to a file, given to a
+    process, or printed."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return _unique([(_whole(name), _whole(item)) for name, item in value.items()])
+    return value
 
 
 def _no_constant(name: str) -> NoReturn:

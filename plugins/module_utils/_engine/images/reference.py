@@ -46,9 +46,7 @@ class Reference(NamedTuple):
         """The name as people write it: ``busybox``, ``user/app``, ``registry.example.com/app``."""
         if self.domain != DEFAULT_DOMAIN:
             return self.name
-        short = self.path[len("library/") :] if self.path.startswith("library/") else self.path
-        # "library/a/b" must keep its prefix, or it would be read as the repository "a/b"
-        return self.path if "/" in short and short != self.path else short
+        return _short(self.path)
 
     def canonical(self) -> str:
         """The key under which the store knows the image: ``name@digest`` if there is a digest, else ``name:tag``."""
@@ -71,9 +69,16 @@ def familiar(canonical: str) -> str:
     """``parse(canonical).familiar()`` of a name in normal form, as the store has them, for a fraction of the price."""
     if not canonical.startswith(DEFAULT_DOMAIN + "/"):
         return canonical
-    path = canonical[len(DEFAULT_DOMAIN) + 1 :]
+    return _short(canonical[len(DEFAULT_DOMAIN) + 1 :])
+
+
+def _short(path: str) -> str:
+    """What follows ``docker.io/`` (a tag may hang on it) as people write it. ``library/a/b`` keeps its prefix, or it
+    would be read as the repository ``a/b``; ``a.b/c`` keeps the registry's name, or ``a.b`` would be read as one."""
     short = path[len("library/") :] if path.startswith("library/") else path
-    return path if "/" in short else short
+    if "/" not in short:
+        return short
+    return "%s/%s" % (DEFAULT_DOMAIN, path) if _is_domain(path.partition("/")[0]) else path
 
 
 def is_digest(text: object) -> bool:
@@ -120,9 +125,12 @@ def _refuse(text: str, part: str, why: str) -> NoReturn:
 
 def _split_domain(rest: str) -> tuple[str, str]:
     first, slash, path = rest.partition("/")
-    if not slash or not ("." in first or ":" in first or first == "localhost" or first.lower() != first):
-        return DEFAULT_DOMAIN, rest
-    return first, path
+    return (first, path) if slash and _is_domain(first) else (DEFAULT_DOMAIN, rest)
+
+
+def _is_domain(first: str) -> bool:
+    """Whether what comes before the first slash is a registry."""
+    return "." in first or ":" in first or first == "localhost" or first.lower() != first
 
 
 def _digest(text: str, digest: str) -> str:

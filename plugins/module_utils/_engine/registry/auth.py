@@ -312,7 +312,7 @@ def _read_token(body: bytes, host: str) -> tuple[str, float]:
         lifetime = document.get("expires_in") or 60
         if isinstance(token, str) and token and token.isascii() and token.isprintable() and " " not in token:
             return token, max(60.0, min(float(lifetime), 86400.0))
-    except (ValueError, AttributeError, TypeError, RecursionError):
+    except (ValueError, OverflowError, AttributeError, TypeError, RecursionError):
         document = None
     raise RegistryError(
         "The token service %s answered without a usable token" % host, step="registry_token", subject=host

@@ -16,7 +16,7 @@ from ..tuples import NamedTuple
 from . import mediatypes as media
 from . import replies
 from .session import Session
-from .transport import Response, Transport, origin
+from .transport import Response, Transport, joined, origin
 
 PAGE = 1000
 PAGE_LIMIT = 1000
@@ -92,9 +92,8 @@ class RegistryClient:
         digest = str(headers.get("docker-content-digest") or "").strip()
         if not _is_digest(digest):
             return None
-        length = str(headers.get("content-length") or "")
         kind = str(headers.get("content-type") or "").partition(";")[0].strip()
-        return Head(digest, int(length) if length.isascii() and length.isdigit() else -1, kind)
+        return Head(digest, replies.number(headers.get("content-length")), kind)
 
     def get_manifest(self, repository: str, reference: str, *, scope: str = "") -> tuple[bytes, str, str]:
         """(bytes, content type, digest of the bytes). When ``reference`` is a digest, the bytes have it.
@@ -143,8 +142,7 @@ class RegistryClient:
             raise replies.refusal(response, subject, self.host)
         if replies.is_html(response):
             raise replies.refusal(response, subject, self.host)
-        length = str(response.headers.get("content-length") or "")
-        return BlobStream(response, 0, int(length) if length.isascii() and length.isdigit() else -1)
+        return BlobStream(response, 0, replies.number(response.headers.get("content-length")))
 
     def tags(self, repository: str) -> list[str]:
         """All tags of a repository, sorted as the registry sorts them. Raises ``NotFound`` for an unknown one."""
@@ -212,10 +210,8 @@ def _content_range(value: str) -> tuple[int, int]:
     """``bytes 10-99/100`` → (10, 100); (-1, -1) when unreadable, total -1 for ``*``."""
     unit, _space, rest = value.strip().partition(" ")
     span, _slash, total = rest.partition("/")
-    start = span.partition("-")[0].strip()
-    if unit.lower() != "bytes" or not (start.isascii() and start.isdigit()):
-        return -1, -1
-    return int(start), int(total) if total.isascii() and total.isdigit() else -1
+    start = replies.number(span.partition("-")[0])
+    return (start, replies.number(total)) if unit.lower() == "bytes" and start >= 0 else (-1, -1)
 
 
 def _names(body: bytes, field: str, subject: str, host: str) -> list[str]:
@@ -231,11 +227,9 @@ def _names(body: bytes, field: str, subject: str, host: str) -> list[str]:
 
 
 def next_page(link: str, here: str) -> str:
-    """The absolute URL of ``Link: <...>; rel="next"``, or ""."""
-    from urllib.parse import urljoin
-
+    """The absolute URL of ``Link: <...>; rel="next"``, or "". Raises ``RegistryError``."""
     for part in link.split(","):
         target, _semicolon, parameters = part.strip().partition(";")
         if target.startswith("<") and target.endswith(">") and "next" in parameters:
-            return urljoin(here, target[1:-1])
+            return joined(here, target[1:-1])
     return ""

@@ -89,6 +89,11 @@ def _load(path: str) -> dict[str, Any]:
         raise StateError(
             "Cannot read %s: %s" % (path, error.strerror), step="read_logins", path=path, errno=error.errno
         )
+    return read_document(data, path)
+
+
+def read_document(data: bytes, path: str) -> dict[str, Any]:
+    """What a file of logins holds. Raises ``StateError`` for anything else."""
     try:
         document = json.loads(data or b"{}")
     except (ValueError, RecursionError):

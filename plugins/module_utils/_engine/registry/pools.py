@@ -23,6 +23,9 @@ _BUNDLES = (
     "/etc/ssl/cert.pem",
 )
 _CONNECT_TIMEOUT = 15.0
+# openssl/x509_vfy.h: X509_V_ERR_CERT_NOT_YET_VALID, _HAS_EXPIRED; _HOSTNAME_, _IP_ADDRESS_MISMATCH
+_OUT_OF_DATE = (9, 10)
+_OTHER_NAME = (62, 64)
 
 
 def tls_context(unverified: bool, ca_path: Optional[str], directory: str = "") -> ssl.SSLContext:
@@ -182,6 +185,18 @@ def _diagnose(error: BaseException) -> tuple[str, str]:
     if isinstance(innermost, OSError) and innermost.strerror:
         return "refused", innermost.strerror.lower()
     return "protocol", "not a proper HTTP answer (%s: %s)" % (type(innermost).__name__, str(innermost)[:200])
+
+
+def certificate_hint(error: BaseException) -> str:
+    """What to do about a certificate that could not be verified; another authority does not help with all of them."""
+    codes = [one.verify_code for one in _chain(error) if isinstance(one, ssl.SSLCertVerificationError)]
+    if not codes:
+        return ""
+    if codes[0] in _OUT_OF_DATE:
+        return "Renew the registry's certificate, or set this host's clock right."
+    if codes[0] in _OTHER_NAME:
+        return "Use a name that the certificate is for, or give the registry one for this name."
+    return "Give the registry's authority as ca_path or in certs.d, or set validate_certs to false."
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -18,6 +18,12 @@ _BODY_LIMIT = 64 * 1024
 _RETRY_STATUSES = (408, 429, 500, 502, 503, 504)
 
 
+def number(text: object) -> int:
+    """A header's whole number, or -1. More digits than any size has are none: Python refuses to read thousands."""
+    digits = str(text or "").strip()
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else -1
+
+
 def error_text(body: bytes) -> str:
     """The message of ``{"errors": [{code, message}]}`` or of ``{"details"|"error"|"message": ...}``, or ""."""
     try:

@@ -72,6 +72,20 @@ def origin(url: str) -> Origin:
     return Origin(parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme])
 
 
+def joined(here: str, location: str) -> str:
+    """The absolute URL of a ``Location`` or ``Link`` in the answer of ``here``. Raises ``RegistryError``."""
+    from urllib.parse import urljoin
+
+    try:
+        return urljoin(here, location)
+    except ValueError as error:
+        raise RegistryError(
+            "%s leads to no usable address: %r (%s)" % (origin(here).host, location[:200], error),
+            step="registry_url",
+            subject=origin(here).host,
+        ) from None
+
+
 def is_loopback(host: str) -> bool:
     """``localhost``, 127.0.0.0/8 or ::1, by the name alone (no lookup); ``host`` may carry a port."""
     if host.startswith("["):
@@ -341,8 +355,6 @@ class Transport:
     def follow(self, method: str, url: str, headers: Mapping[str, str], body: Any = None) -> Response:
         """``send`` and at most five redirects. ``Authorization`` goes to the origin of ``url`` and nowhere else;
         from https to http nothing goes."""
-        from urllib.parse import urljoin
-
         home = origin(url)
         for _hop in range(REDIRECT_LIMIT + 1):
             if origin(url) != home:
@@ -354,7 +366,7 @@ class Transport:
             response.discard()
             if method not in ("GET", "HEAD"):
                 raise RegistryError("%s redirected a %s request" % (home.host, method), step="registry_redirect")
-            target = urljoin(url, target)
+            target = joined(url, target)
             check_hop(home, origin(url), origin(target))
             url = target
         raise RegistryError(
@@ -391,7 +403,7 @@ class Transport:
         reason, words = pools.diagnose(error)
         where = origin(url)
         hints = {
-            "certificate": "Give the registry's authority as ca_path or in certs.d, or set validate_certs to false.",
+            "certificate": pools.certificate_hint(error),
             "plain": "The registry speaks plain HTTP; set validate_certs to false to allow that.",
             "dns": "Check the registry's name and the host's name servers.",
             "refused": "Check the port, and that the registry runs and can be reached from this host.",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import AuthError, IntegrityError, KernelError, NotFound, RegistryError
 from . import replies
-from .transport import Broken, Cancelled, Response, check_hop, origin
+from .transport import Broken, Cancelled, Response, check_hop, joined, origin
 
 if TYPE_CHECKING:
     from .client import RegistryClient
@@ -145,10 +145,10 @@ class Uploader:
 
     def _resolve(self, response: Response, location: str) -> str:
         """The absolute URL of ``Location``. Raises ``RegistryError`` where no upload may go."""
-        from urllib.parse import urljoin, urlsplit
+        from urllib.parse import urlsplit
 
         home = self._session.auth.home or origin(response.url)
-        target = urljoin(response.url, location)
+        target = joined(response.url, location)
         where = origin(target)
         if where.host == home.host and home.scheme == "https" and where.scheme == "http":
             # A registry behind a proxy that ends TLS and does not say so: its own address, in a manner of speaking.
@@ -230,8 +230,7 @@ class _Upload:
         location = response.headers.get("location")
         if response.status != 202 or not location:
             raise to._refusal(response, self._subject)
-        least = str(response.headers.get("oci-chunk-min-length") or "")
-        self._least = min(int(least), 1 << 30) if least.isascii() and least.isdigit() else 0
+        self._least = max(0, min(replies.number(response.headers.get("oci-chunk-min-length")), 1 << 30))
         self._location, self._offset = to._resolve(response, str(location)), 0
         response.discard()
 
@@ -342,6 +341,5 @@ def _end_of(value: str) -> int:
     """How many bytes ``Range: 0-N`` stands for; -1 when unreadable. Registries say 0-0 for nothing, too: a single
     byte sent twice is refused (416) and begun anew, which is better than a hole."""
     start, dash, end = value.strip().rpartition("=")[2].partition("-")
-    if start.strip() != "0" or not dash or not (end.isascii() and end.strip().isdigit()):
-        return -1
-    return int(end) + 1 if int(end) else 0
+    last = replies.number(end) if start.strip() == "0" and dash else -1
+    return last + 1 if last > 0 else last

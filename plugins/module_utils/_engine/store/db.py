@@ -354,7 +354,8 @@ class Database:
             return True
         if "I/O error" not in words and "unable to open" not in words:
             return False
-        return reserve.free_bytes(os.path.dirname(self.path)) < 65536 and not self.read_only
+        directory = os.path.dirname(self.path)
+        return not self.read_only and (reserve.free_bytes(directory) < 65536 or reserve.is_used_up(directory))
 
     def _fail(self, error: Exception) -> NoReturn:
         driver = _driver()

@@ -29,6 +29,21 @@ def free_bytes(directory: str) -> int:
     return stats.f_bavail * stats.f_frsize
 
 
+def is_used_up(directory: str) -> bool:
+    """Whether a small file does not fit. A quota may be reached where the file system has plenty, and SQLite calls that
+    an I/O error."""
+    try:
+        fd = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, bytes(65536))
+            os.fsync(fd)  # where space is given late, this is when it turns out
+        finally:
+            os.close(fd)
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
+
+
 def keep(state: str) -> None:
     """Allocate the reserve where there is plenty of space. Doing without is no error."""
     path = state + "/reserve"
