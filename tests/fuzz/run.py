@@ -113,8 +113,8 @@ def guided(name: str, target: Target, directory: str, seconds: float, seed: int)
         "-max_len=%d" % target.length, "-timeout=60", "-rss_limit_mb=2048", "-seed=%d" % seed,
         "-artifact_prefix=%s/%s-" % (faults, name), "-print_final_stats=1", "-verbosity=1",
     ]  # fmt: skip
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
-    told = done.stderr.decode("utf-8", "replace")
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    told = done.stdout.decode("utf-8", "replace")
     runs = re.search(r"stat::number_of_executed_units:\s+(\d+)", told)
     new = sorted(set(os.listdir(faults)) - before)
     words_of = _last_words(told) if done.returncode else ""

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, The wharf.engine authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A quota that is used up is a full disk, whoever notices it. Kernels without quotas run this too: the error is made."""
+"""A quota that is used up is a full disk, whoever notices it. The error is made here: few kernels have quotas."""
 
 from __future__ import annotations
 

@@ -125,8 +125,11 @@ class _Parser:
         word = self._text[start : self._at]
         if word in ("true", "false"):
             return word == "true"
-        if word.lstrip("+-").replace("_", "").isdigit() and word.isascii():
-            return int(word)
+        try:
+            if word.lstrip("+-").replace("_", "").isdigit() and word.isascii():
+                return int(word)
+        except ValueError:  # two signs, or more digits than Python reads
+            pass
         return self._fail("%r is no value that is understood here" % word[:40])
 
     def _array(self) -> list[Any]:
