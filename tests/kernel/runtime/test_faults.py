@@ -12,9 +12,10 @@ import threading
 import time
 
 import pytest
+from module_utils._engine import process
 from module_utils._engine.errors import WharfError
 from module_utils._engine.kernel import procfs
-from module_utils._engine.runtime import wire
+from module_utils._engine.runtime import client, wire
 
 
 def descendants_named(name):
@@ -170,6 +171,30 @@ def test_a_spawner_of_another_bundle_gives_way(engine, monkeypatch):
     second = engine.start("sleep 100")
     assert engine.spawner_pid() != first
     assert engine.exec(cid, "true").exit_code == engine.exec(second, "true").exit_code == 0
+
+
+def spawner_that(script, engine, monkeypatch):
+    """The next spawner is started by a shell script, in which ``"$@"`` is what it would have been."""
+    engine.sh("true")  # so that there is one to end
+    pid = engine.spawner_pid()
+    start = procfs.stat(pid).start
+    os.kill(pid, signal.SIGKILL)
+    engine.until(lambda: not procfs.is_alive(pid, start))
+    command = process.engine_command
+    monkeypatch.setattr(process, "engine_command", lambda *words: ["/bin/sh", "-c", script, "sh", *command(*words)])
+    monkeypatch.setattr(client, "_SPAWNER_TIMEOUT", 0.5)  # of which a start on a crowded machine may need many
+
+
+def test_a_spawner_that_is_slow_is_waited_for(engine, monkeypatch):
+    spawner_that('sleep 2; exec "$@"', engine, monkeypatch)
+    monkeypatch.setattr(wire, "connect", lambda path, _seconds, connect=wire.connect: connect(path, 60.0))
+    assert engine.sh("echo here")[1].strip() == "here"
+
+
+def test_a_spawner_that_said_why_it_does_not_start_is_not_waited_for(engine, monkeypatch):
+    spawner_that("echo no more memory >&2", engine, monkeypatch)
+    with pytest.raises(WharfError, match="spawner process did not start: no more memory"):
+        engine.sh("true")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

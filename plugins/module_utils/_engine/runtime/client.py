@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .execspec import ExecSpec
 
 _SPAWNER_TIMEOUT = 15.0
+_SPAWNER_LATEST = 180.0  # on a crowded or emulated processor; one that has said why it failed is not waited for as long
 _START_TIMEOUT = 120.0
 _RECORD_TIMEOUT = 3.0
 _CHANGING = 10.0  # how long a killed monitor's container may take to get another one, or to have ended
@@ -434,16 +435,17 @@ class Runtime:
 
         argv = process.engine_command("runtime.spawner", self.paths.state, self.paths.run)
         process.spawn_daemon(argv, log=self.paths.run + "/spawner.log", cgroups=delegation.ensure(Layout.detect()))
-        deadline = time.monotonic() + _SPAWNER_TIMEOUT
+        log = self.paths.run + "/spawner.log"
+        begun = time.monotonic()
         while True:
             try:
                 return wire.connect(path, _SPAWNER_TIMEOUT)
             except _GONE:
-                if time.monotonic() >= deadline:
+                waited = time.monotonic() - begun
+                words = os.path.exists(log) and os.path.getsize(log)
+                if waited >= (_SPAWNER_TIMEOUT if words else _SPAWNER_LATEST):
                     raise Interrupted(
-                        "The engine's spawner process did not start: %s" % _tail(self.paths.run + "/spawner.log"),
-                        step="start_spawner",
-                        path=self.paths.run + "/spawner.log",
+                        "The engine's spawner process did not start: %s" % _tail(log), step="start_spawner", path=log
                     ) from None
                 time.sleep(0.003)
 
