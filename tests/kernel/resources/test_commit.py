@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from module_utils._engine.images import commit as commits
 from module_utils._engine.images import diff
 from module_utils._engine.images.layers import LayerWriter
 from module_utils._engine.kernel.syscalls import Kernel
+from module_utils._engine.resources.task import Task
 from module_utils._engine.storage import overlay
 
 SLEEP = ["sleep", "1000"]
@@ -279,3 +284,37 @@ def test_what_umoci_unpacks_of_a_commit_is_what_we_show(stopped: Engine, tmp_pat
     mountpoints = {b"./dev", b"./proc", b"./sys", b"./data", b"./deep", b"./deep/er", b"./deep/er/bind", b"./scratch",
                    b"./etc/hosts", b"./etc/hostname", b"./etc/resolv.conf"}  # fmt: skip
     assert set(theirs) - {b"."} == ours - mountpoints
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_container_goes_on_when_the_task_that_commits_it_is_killed(shared: Engine, alone: bool) -> None:
+    """``alone``: its monitor lives, and sees it; otherwise the next monitor knows."""
+    name = "held-%d" % alone
+    shared.container(name, command=SLEEP)
+    identity = shared.inspect(name)["Id"]
+    task = os.fork()
+    if task == 0:
+        try:
+            params = {"state_dir": shared.paths.state, "run_dir": shared.paths.run}
+            with Task(params) as opened, opened.runtime.standstill(identity):
+                signal.pause()
+        finally:
+            os._exit(1)
+    until(lambda: shared.inspect(name)["State"]["Status"] == "paused")
+    if not alone:
+        with open(shared.paths.container(identity) + "/state.json") as stream:
+            os.kill(json.load(stream)["monitor_pid"], signal.SIGKILL)
+    os.kill(task, signal.SIGKILL)
+    os.waitpid(task, 0)
+    until(lambda: shared.inspect(name)["State"]["Status"] == "running")
+    assert shared.sh(name, "echo moves") == "moves"
+    shared.run("container_pause", container=name)
+    commit(shared, name, name + ":1")
+    assert shared.inspect(name)["State"]["Status"] == "paused", "paused by hand, it stays so"
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

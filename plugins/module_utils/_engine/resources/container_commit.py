@@ -102,8 +102,5 @@ def _still(task: Task, record: ContainerRecord) -> Iterator[None]:
     if not task.params.get("pause", True) or state(task, record)["status"] != "running":
         yield
         return
-    task.runtime.pause(record.id)
-    try:
+    with task.runtime.standstill(record.id):
         yield
-    finally:
-        task.runtime.unpause(record.id)

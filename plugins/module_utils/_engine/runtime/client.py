@@ -158,6 +158,16 @@ class Runtime:
         state: dict[str, Any] = self._ask(container, {"op": "pause"}, 30.0)["state"]
         return state
 
+    @contextmanager
+    def standstill(self, container: str) -> Iterator[None]:
+        """Paused meanwhile; should we be killed in it, the monitor lets the container go on."""
+        with self._connect(container) as sock:
+            self._converse(sock, {"op": "pause", "hold": True}, 30.0, container)
+            try:
+                yield
+            finally:
+                self.unpause(container)
+
     def unpause(self, container: str) -> dict[str, Any]:
         self._require_running(container)
         state: dict[str, Any] = self._ask(container, {"op": "unpause"}, 30.0)["state"]

@@ -3,8 +3,9 @@
 
 """The monitor's control socket: one JSON request a connection, one or more JSON answers.
 
-Requests (``op``): ``state``; ``stop {signal, timeout, manual, hooks}``; ``kill {signal}``; ``start``; ``pause``,
-``unpause``; ``update {changes}``; ``wait {condition: exited | healthy | running}``; ``exec {argv, env, user, groups,
+Requests (``op``): ``state``; ``stop {signal, timeout, manual, hooks}``; ``kill {signal}``; ``start``;
+``pause {hold}`` (with ``hold`` as long as the connection), ``unpause``; ``update {changes}``;
+``wait {condition: exited | healthy | running}``; ``exec {argv, env, user, groups,
 cwd, tty, timeout, privileged}`` with three descriptors for 0, 1, 2 (none: /dev/null), answered by ``{started, pid,
 exec_id}`` (with a tty the master's descriptor comes along) and at its end ``{exit_code, timed_out}``;
 ``exec_signal {pid, signal}``;
@@ -34,12 +35,13 @@ _PORTS = 4  # ports in one answer, of two sockets at most: a reader takes eight 
 
 
 class _Client:
-    __slots__ = ("condition", "reader", "sock")
+    __slots__ = ("condition", "holds", "reader", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.reader = wire.LineReader(sock)
         self.condition = ""  # what it waits for
+        self.holds = False  # the container stands still as long as this connection
 
 
 class Control:
@@ -88,6 +90,8 @@ class Control:
             for fd in client.reader.fds:
                 os.close(fd)
             client.sock.close()
+            if client.holds and self.monitor.running and self.monitor.state.get("held"):
+                self.monitor.pause(False)
 
     def _answer(self, client: _Client, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         """Never blocks: a client that does not read its small answers loses its connection."""
@@ -149,8 +153,9 @@ class Control:
         self.monitor.start_now()
         self._answer(client, {"state": self.monitor.state})
 
-    def _op_pause(self, client: _Client, _message: dict[str, Any], _fds: list[int]) -> None:
-        self.monitor.pause(True)
+    def _op_pause(self, client: _Client, message: dict[str, Any], _fds: list[int]) -> None:
+        client.holds = bool(message.get("hold"))
+        self.monitor.pause(True, held=client.holds)
         self._answer(client, {"state": self.monitor.state})
 
     def _op_unpause(self, client: _Client, _message: dict[str, Any], _fds: list[int]) -> None:

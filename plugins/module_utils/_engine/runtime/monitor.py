@@ -249,6 +249,9 @@ class Monitor:
         self.control = Control(self)
         self.started = time.monotonic()
         self._watch(resume=True)
+        if state.get("held"):  # the monitor that would have seen the task's end is gone
+            self.cgroup.thaw()
+            self.state.update(status="running", held=False)
         self.save(monitor_pid=self.pid, monitor_start=procfs.start_time(self.pid) or 0)
         if state["status"] == "created":  # killed before the start was noted
             self.save(status="running", started_at=logs.timestamp())
@@ -314,14 +317,15 @@ class Monitor:
         pidfds.send_signal(self.child.pidfd, number)
         tell(self, "kill", signal=number)
 
-    def pause(self, paused: bool) -> None:
+    def pause(self, paused: bool, held: bool = False) -> None:
+        """``held``: by a task, and no longer than that lives."""
         if self.child is None:
             raise Conflict("Container %s is not running" % self.id[:12], step="pause")
         if paused:
             self.cgroup.freeze()
         else:
             self.cgroup.thaw()
-        self.save(status="paused" if paused else "running")
+        self.save(status="paused" if paused else "running", held=held)
         tell(self, "pause" if paused else "unpause")
 
     def start_now(self) -> None:
