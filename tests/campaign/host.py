@@ -89,7 +89,7 @@ def processes_are_few(engine: Engine, shown: dict[str, Any]) -> Iterator[str]:
         seen = {what: getattr(found, what) for what in ("monitors", "spawners", "resolvers", "others")}
         commands = [faults.command(pid) for pid in found.others]
         yield "%d containers run, and of the engine there are %s %s" % (running, seen, commands)
-    for pid in faults.ours(engine):
+    for pid in (*found.monitors, *found.spawners, *found.resolvers):
         descriptors = _descriptors(pid)
         if sum(1 for number in descriptors if number < _HELD) > _FDS:
             yield "%d (%s) has %d descriptors: %s" % (pid, faults.command(pid), len(descriptors), descriptors)

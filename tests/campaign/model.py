@@ -130,5 +130,5 @@ class Slot:
 
 
 def slots() -> list[Slot]:
-    kinds = ["service", "service", "web", "web", "talker", "job", "job"]
+    kinds = ["service", "service", "web", "talker", "job"]
     return [Slot(number, kind) for number, kind in enumerate(kinds)]

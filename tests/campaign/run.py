@@ -219,7 +219,7 @@ class Campaign:
         """Jobs have ended, and what was killed has been started again by its monitor."""
         shown = self._look()
         return not any(
-            shown[slot.name]["State"]["Running"] != (slot.state == "started" and slot.kind != "job")
+            (shown[slot.name]["State"]["Status"] == "running") != (slot.state == "started" and slot.kind != "job")
             for slot in self.slots
             if slot.name in shown and slot.state != "absent"
         )
