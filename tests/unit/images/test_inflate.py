@@ -74,6 +74,7 @@ GOOD = {
     "all header fields": (member(DATA, 4 | 8 | 16, b"\x05\0extra" + b"name\0" + b"comment\0"), DATA),
     "a long name": (member(DATA, 8, b"n" * 3000 + b"\0"), DATA),
     "a header with its sum": (with_header_sum(DATA), DATA),
+    "long fields": (member(DATA, 4 | 8 | 16, b"\x10\x27" + NOISE * 2 + b"n" * 999 + b"\0" + b"c" * 999 + b"\0"), DATA),
     "zeros": (member(bytes(1 << 20)), bytes(1 << 20)),
 }
 BAD = {
@@ -115,6 +116,10 @@ def test_what_ends_in_the_middle_is_refused_wherever_that_is(backend: inflate.Ba
     for cut in range(3, len(blob)):
         whole = cut == len(with_header_sum(b"some words, and some words again"))
         assert (read(backend, blob[:cut]) is not None) == whole, cut
+
+
+def test_a_header_longer_than_any_is_refused(backend: inflate.Backend) -> None:
+    assert read(backend, member(DATA, 8, b"n" * 600_000 + b"\0")) is None
 
 
 def test_the_verdict_on_a_changed_blob_is_that_of_zlib(backend: inflate.Backend) -> None:

@@ -31,13 +31,14 @@ if TYPE_CHECKING:
         @property
         def unconsumed_tail(self) -> bytes: ...
 
+        # The first ``data`` has the whole header.
         def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
 LIBRARY = "libisal.so.2"
 
 # ISA-L, igzip_lib.h: struct inflate_state (87,368 bytes so far, and room for more behind what is named here).
-_STATE_SIZE = 256 << 10
+_STATE_SIZE = 128 << 10
 _TABLES = 18912 + 2208  # two Huffman tables, which nobody else looks at
 _GZIP = 1
 _FINISHED = 5
@@ -112,18 +113,17 @@ def _works(found: Backend) -> bool:
 
 def _trial(found: Backend, blob: bytes) -> tuple[bytes, bool]:
     """What comes of ``blob``, given and taken in small pieces, and whether that is all and nothing is wrong."""
-    out, decoder = b"", found.make()
+    out, decoder, at = b"", found.make(), 0
     try:
-        for at in range(0, len(blob), 2):
-            piece = blob[at : at + 2]
+        while at < len(blob) and not decoder.eof:
+            piece = blob[at : at + (2 if at else 10)]  # the header is given whole
+            at += len(piece)
             while piece and not decoder.eof:
                 out += decoder.decompress(piece, 1000)
                 piece = decoder.unconsumed_tail
-            if decoder.eof:
-                return out, (decoder.unused_data + blob[at + 2 :]) == b"more"
     except found.errors:
         return out, False
-    return out, False
+    return out, decoder.eof and decoder.unused_data + blob[at:] == b"more"
 
 
 # -- ISA-L -----------------------------------------------------------------------------------------------------------
@@ -168,6 +168,7 @@ class _Isal:
         self._inflate = library.isal_inflate
         try:
             self._memory, self._out = _spare.pop()
+            ctypes.memset(self._memory, 0, _STATE_SIZE)  # not all that matters is reset by isal_inflate_init
         except IndexError:
             self._memory, self._out = ctypes.create_string_buffer(_STATE_SIZE), ctypes.create_string_buffer(0)
         self._state = _State.from_buffer(self._memory)

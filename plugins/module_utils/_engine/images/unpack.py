@@ -39,6 +39,7 @@ RATIO_LIMIT = 1000
 RATIO_FREE = 64 << 20
 
 _GZIP = b"\x1f\x8b\x08"
+_HEADER_LIMIT = 1 << 17
 _RESERVED = 0xE0  # of the flags, which follow
 _OTHER = (
     (b"\x28\xb5\x2f\xfd", "zstd"),
@@ -163,6 +164,25 @@ def _refuse(subject: str, why: str) -> NoReturn:
     raise IntegrityError("%s %s" % (subject, why), step="unpack_layer", subject=subject)
 
 
+def _wants_more(data: bytes) -> bool:
+    """Whether a gzip header begins with ``data`` and goes on behind it (RFC 1952, 2.3)."""
+    if not data.startswith(_GZIP):
+        return _GZIP.startswith(data)
+    if len(data) < 10:
+        return True
+    flags, end = data[3], 10
+    if flags & 4:  # extra field
+        if len(data) < 12:
+            return True
+        end += 2 + int.from_bytes(data[10:12], "little")
+    for flag in (8, 16):  # name, comment
+        if flags & flag:
+            end = data.find(b"\0", end) + 1 if end <= len(data) else 0
+            if not end:
+                return True
+    return end + (flags & 2) > len(data)  # a sum of two bytes
+
+
 class FileSource:
     """A whole blob."""
 
@@ -192,14 +212,18 @@ class _Gunzip:
 
     def run(self, data: bytes) -> int:
         """One member after the other (pigz, estargz): Go's reader, which made most layers, does the same."""
+        data = self._more(data)
         while data:
             self._check_beginning(data)
             data = self._more(self._member(data))
         return self._produced
 
     def _more(self, data: bytes) -> bytes:
-        """At least as much as tells what begins here, unless the blob ends before."""
-        while len(data) <= len(_GZIP):
+        """As much as tells what begins here, and a member's whole header, unless the blob ends before. (ISA-L forgets
+        what fields a header has when it is given it in parts.)"""
+        while _wants_more(data):
+            if len(data) > _HEADER_LIMIT:
+                _refuse(self._subject, "has a gzip header of more than %d bytes" % _HEADER_LIMIT)
             read = self._source.read()
             if not read:
                 break
