@@ -298,7 +298,8 @@ def test_the_subset_reads_as_pythons_parser(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text", ["a", "a =", "= 1", "[a", "[[a]", 'a = "x', "a = [1", "a = {b = 1", "a = 1 b = 2", "a = 1\na = 2",
-             'a = """x"""', "a = 1979-05-27", 'a = "\\q"', "a = [1 2]", "a = +-1", "a = 1__0", "[a]\nb = 1\n[[a.b]]", "a = nope"],
+             'a = """x"""', "a = 1979-05-27", 'a = "\\q"', "a = [1 2]", "a = +-1", "a = 1__0",
+             "[a]\nb = 1\n[[a.b]]", "a = nope"],
 )  # fmt: skip
 def test_what_the_subset_does_not_know_is_an_error_with_a_line(text: str) -> None:
     with pytest.raises(toml.TomlError, match="line"):
