@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from helpers.images import build_image, layer
 from helpers.registry import Registry, available
 from helpers.token_server import TokenServer
 from module_utils._engine.errors import AuthError
+from module_utils._engine.registry.client import RegistryClient
+from module_utils._engine.registry.transport import Transport
 
 pytestmark = [
     pytest.mark.root,
@@ -71,3 +74,22 @@ def test_a_login_pushes_and_mounts(engine: Engine, registry: Registry, tokens: T
     assert shown["manifest"]["config"]["rootfs"]["diff_ids"] == IMAGE.diff_ids
     with pytest.raises(AuthError):
         engine.run("registry", registry_url=registry.host, username="me", password="wrong")
+
+
+def test_a_token_that_expires_between_two_requests_is_renewed_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registry holds the token's own date against its clock (and allows 60 seconds more), whatever we think."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    directory = str(tmp_path)
+    with TokenServer(directory + "/tokens", USER) as tokens, Registry(directory, users=USER, tokens=tokens) as registry:
+        registry.push_layout(IMAGE.write_layout(str(tmp_path / "layout"), "1") + ":1", "public/app:1")
+        tokens.life = -45
+        client = RegistryClient(registry.host, Transport(timeout=60))
+        del tokens.scopes[:]
+        deadline = time.monotonic() + 120
+        while len(tokens.scopes) < 2:
+            assert time.monotonic() < deadline, "the first token was good for ever"
+            blob = client.open_blob("public/app", IMAGE.config_digest)
+            assert blob.read(1 << 20) == IMAGE.blobs[IMAGE.config_digest]
+            blob.close()
