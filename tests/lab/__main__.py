@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-from . import images, matrix, run
+from . import images, matrix, postgres, run
 from .ci import ci
 from .guest import Guest
 from .machines import MACHINES
@@ -28,6 +28,10 @@ def main() -> int:
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("hosts", nargs="*", choices=[*MACHINES, []], default=[], metavar="HOST")
+    commands.add_parser("image", help="make the image of PostgreSQL, if it is missing, and print where it is")
+    again = commands.add_parser("await-boot", help="wait until a machine has reset itself and answers")
+    again.add_argument("host", choices=MACHINES)
+    again.add_argument("before", help="its boot id before")
     shell = commands.add_parser("ssh", help="a shell, or one command")
     shell.add_argument("host", choices=MACHINES)
     shell.add_argument("words", nargs=argparse.REMAINDER)
@@ -36,7 +40,7 @@ def main() -> int:
     short.add_argument("--tree", required=True)
     short.add_argument("--minutes", type=float, default=30, help="what it may take at most")
     scenario = commands.add_parser("run", help="run scenarios on machines; the results are kept for the matrix")
-    scenario.add_argument("--scenario", action="append", choices=[*run.SCENARIOS, *run.FLEETS])
+    scenario.add_argument("--scenario", action="append", choices=[*run.SCENARIOS, *run.SPECIAL, *run.FLEETS])
     scenario.add_argument("--host", action="append", choices=MACHINES)
     scenario.add_argument("--tree", required=True, help="the collection: .../ansible_collections/wharf/engine")
     scenario.add_argument("--keep", action="store_true", help="leave the machine running")
@@ -59,16 +63,27 @@ def _do(options: argparse.Namespace) -> int:
     if options.command == "ssh":
         argv = Guest(MACHINES[options.host]).ssh_command() + options.words
         os.execvp(argv[0], argv)
+    if options.command == "image":
+        sys.stdout.write(postgres.ensure() + "\n")
+        return 0
+    if options.command == "await-boot":
+        Guest(MACHINES[options.host]).await_boot(options.before)
+        return 0
     if options.command == "matrix":
         sys.stdout.write(matrix.write() + "\n")
         return 0
     if options.command == "ci":
         return ci(options.tree, options.minutes)
     if options.command == "run":
-        hosts = options.host or [name for name in MACHINES if not name.endswith("b")]
-        wanted = [(name, host) for host in hosts for name in options.scenario or run.SCENARIOS if name in run.SCENARIOS]
-        if not options.host or options.scenario:  # a fleet's machines are its own
-            wanted += [(name, fleet) for name, fleet in run.FLEETS.items() if name in (options.scenario or run.FLEETS)]
+        named, hosts = options.scenario, options.host
+        wanted = [
+            (name, host)
+            for host in hosts or MACHINES
+            for name in (*run.SCENARIOS, *run.SPECIAL)
+            if name in (named or (name,)) and (run.is_planned(name, host) or (named and hosts))
+        ]
+        if not hosts or named:  # a fleet's machines are its own
+            wanted += [(name, fleet) for name, fleet in run.FLEETS.items() if name in (named or run.FLEETS)]
         outcomes = [run.run(scenario, host, options.tree, options.keep) for scenario, host in wanted]
         return 0 if all(outcomes) else 1
     if options.command == "suite":

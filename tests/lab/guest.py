@@ -19,6 +19,11 @@ from .images import LabError
 from .machines import Machine
 
 _SNAPSHOT = "ready"
+# On a busy host the machine stands still for minutes: no reason for its systemd to kill what was slow, or to give up.
+_ARGUMENTS = (
+    "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet panic=5 systemd.service_watchdogs=no"
+    " systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900"
+)
 _BOOT = 900.0  # seconds; an emulated processor on a busy machine
 
 
@@ -121,9 +126,7 @@ class Guest:
             "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-name", self.machine.name,
             "-serial", "file:" + self._file("console.log"), "-qmp", "unix:qmp,server=on,wait=off",
             "-kernel", self._file("vmlinuz"), "-initrd", self._file("initrd.img"),
-            # On a busy host the machine stands still for minutes: no reason for its systemd to kill what was slow.
-            "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet panic=5 systemd.service_watchdogs=no "
-            + self.machine.arguments,
+            "-append", " ".join((_ARGUMENTS, self.machine.arguments)),
             "-drive", "file=%s,if=virtio,format=qcow2,discard=unmap" % self._file("disk.qcow2"),
             "-netdev", "user,id=control,restrict=on,hostfwd=tcp:127.0.0.1:%d-:22,hostfwd=tcp:127.0.0.1:%d-:8081"
             % (port, web),

@@ -104,13 +104,18 @@ def _bootstrap(machine: Machine, root: str) -> None:
     units = [unit for package in machine.extra for unit in _OFF.get(package, ())]
     if units:
         hook += ' && chroot "$1" systemctl disable --quiet ' + " ".join(units)
-    # It mounts /proc, /sys and /dev below the root and starts package scripts. In namespaces of its own, none of that
-    # can outlive it or us, and removing the root can never reach what was mounted there.
+    bootstrap(
+        "--variant=minbase", "--include=" + ",".join(machine.packages), "--customize-hook=" + hook,
+        machine.suite, root, *([machine.sources] if machine.sources else []),
+    )  # fmt: skip
+
+
+def bootstrap(*arguments: str) -> None:
+    """mmdebstrap mounts /proc, /sys and /dev below the root and starts package scripts. In namespaces of its own, none
+    of that can outlive it or us, and removing the root can never reach what was mounted there."""
     _run(
         "setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-        "mmdebstrap", "--variant=minbase", "--include=" + ",".join(machine.packages),
-        "--customize-hook=" + hook, machine.suite, root, *([machine.sources] if machine.sources else []),
-        name="mmdebstrap",
+        "mmdebstrap", *arguments, name="mmdebstrap",
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any
 
-from .run import FLEETS, ROOT, SCENARIOS, SUITE, results
+from .run import FLEETS, ROOT, SCENARIOS, SPECIAL, SUITE, results
 
 _HEAD = """# Where it runs
 
@@ -44,6 +44,26 @@ _MEANING = (
         "two hosts pull from a registry on one of them, over TLS; a rolling update of both, and a release that does "
         "not come up, while both are asked all the time from both: no request fails",
     ),
+    (
+        "firewalls",
+        "beside dockerd, then ufw, then firewalld, each started, reloaded and restarted: containers reach out, "
+        "published ports answer from outside, Docker's containers stay Docker's; nothing is left in their chains",
+    ),
+    (
+        "database",
+        "PostgreSQL on a volume, its clients on another machine; the power fails under load: it recovers by itself, "
+        "every row whose commit was acknowledged is there, whole, and no other",
+    ),
+    (
+        "cuts",
+        "the machine resets itself in the middle of a pull, a commit and a start: the store is sound, the same task "
+        "succeeds, nothing is left over",
+    ),
+    (
+        "bareness",
+        "without `nft` and IPv6, on a read-only root file system, on a full disk: it works, or says in a sentence what "
+        "is in the way, and works again when that is gone",
+    ),
 )
 _FOOT = """
 Besides, `make test` runs on the development machine: Linux 6.18, cgroup v1 and v2 side by side, no systemd.
@@ -60,6 +80,9 @@ def write(path: str = os.path.join(ROOT, "docs", "support.md")) -> str:
         if result["scenario"] not in FLEETS:
             key = key.removesuffix("b")  # a second machine of a kind is of that kind
         rows.setdefault(key, {})[result["scenario"]] = result
+    special = {name: rows.get(host, {}).get(name) for name, host in SPECIAL.items()}
+    for host in set(SPECIAL.values()):
+        rows.pop(host, None)
     fleets = {name: rows.pop(hosts, {}).get(name) for name, hosts in FLEETS.items()}
     columns = (*SCENARIOS, SUITE)
     text = _HEAD % (time.strftime("%Y-%m-%d", time.gmtime()), " | ".join(columns), " | ".join(["-"] * len(columns)))
@@ -69,6 +92,9 @@ def write(path: str = os.path.join(ROOT, "docs", "support.md")) -> str:
         cells.append("yes" if facts.get("apparmor") == "Y" else "no")
         cells += [_outcome(row.get(scenario)) for scenario in columns]
         text += "| %s |\n" % " | ".join(cells)
+    text += "\n| On a machine of its own | Machine | |\n| - | - | - |\n"
+    for name, result in special.items():
+        text += "| %s | `%s` | %s |\n" % (name, SPECIAL[name], _outcome(result))
     text += "\n| Several machines at once | Machines | |\n| - | - | - |\n"
     for name, result in fleets.items():
         machines = [each["system"] for each in result["fleet"]] if result else FLEETS[name].split("+")

@@ -18,6 +18,7 @@ from .guest import Guest
 from .machines import MACHINES
 
 SCENARIOS = ("demo", "limits", "logout", "reboot", "poweroff")
+SPECIAL = {"firewalls": "crowded", "database": "bare", "cuts": "bare", "bareness": "bare"}  # each on its machine
 SUITE = "suite"  # tests/integration against a machine, instead of a scenario
 FLEETS = {"fleet": "debian12b+debian13b"}  # scenarios of several machines at once, and which
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -35,6 +36,13 @@ def results() -> str:
     path = os.path.join(images.cache(), "results")
     os.makedirs(path, exist_ok=True)
     return path
+
+
+def is_planned(scenario: str, host: str) -> bool:
+    """Whether a run of everything has it. The second of two equal machines is for plays that need both."""
+    if scenario in SPECIAL:
+        return SPECIAL[scenario] == host
+    return host not in SPECIAL.values() and not host.endswith("b")
 
 
 def run(scenario: str, host: str, tree: str, keep: bool = False) -> bool:

@@ -21,6 +21,7 @@ from ..tuples import NamedTuple
 SYSTEM_BUS = "/run/dbus/system_bus_socket"
 _CALL, _RETURN, _ERROR = 1, 2, 3
 _PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SIGNATURE = 1, 2, 3, 4, 5, 6, 8
+_NO_AUTO_START = 2  # a flag: who does not run is not started because we ask
 _LONGEST = 1 << 20  # bytes of a message; the specification allows 128 MiB, and nobody we ask needs them
 
 
@@ -128,7 +129,7 @@ def message(method: Method, serial: int, arguments: tuple[str, ...] = ()) -> byt
         fields = _aligned(fields, 8) + bytes([code]) + _signature(kind) + _text(text)
     if arguments:
         fields = _aligned(fields, 8) + bytes([_SIGNATURE]) + _signature("g") + _signature("s" * len(arguments))
-    start = struct.pack("<cBBBIII", b"l", _CALL, 0, 1, len(body), serial, len(fields))
+    start = struct.pack("<cBBBIII", b"l", _CALL, _NO_AUTO_START, 1, len(body), serial, len(fields))
     return _aligned(start + fields, 8) + body
 
 
