@@ -243,19 +243,17 @@ def saved(data: bytes) -> None:
         tars.file(name, part) for name, part in zip(("manifest.json", "index.json", "oci-layout"), parts) if part
     ]
     members += [tars.file(b"blobs/sha256/" + hashlib.sha256(blob).hexdigest().encode(), blob) for blob in blobs]
-    path = "/dev/shm/wharf-fuzz-%d" % os.getpid()
+    fd = os.memfd_create("saved")  # nothing stays when the process is killed
     try:
-        with open(path, "wb") as stream:
-            stream.write(tars.build(members))
-        try:
-            with open_source(path, "/dev/shm") as source:
-                for one in candidates.survey(source, HOST):
-                    config.parse_config(one.config, layers=len(one.parts), subject="x")
-                    one.shown()
-        except WharfError as error:
-            held("a refusal has words", bool(error.msg))
+        os.write(fd, tars.build(members))
+        with open_source("/proc/self/fd/%d" % fd, "/dev/shm") as source:
+            for one in candidates.survey(source, HOST):
+                config.parse_config(one.config, layers=len(one.parts), subject="x")
+                one.shown()
+    except WharfError as error:
+        held("a refusal has words", bool(error.msg))
     finally:
-        os.unlink(path)
+        os.close(fd)
 
 
 def _saved_seed() -> bytes:
