@@ -50,7 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        kind, _, name = self.path.rpartition("/")
+        kind, _slash, name = self.path.rpartition("/")
         if self.path == "/v2/":
             self.answer(200, b"{}", "application/json")
         elif kind == "/v2/lab/big/manifests" and name in ("1", digest(self.manifest)):
