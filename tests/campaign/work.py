@@ -254,6 +254,7 @@ class Works:
             return
         for name in ("passing:1", self.reference):
             self._without_image(name)
+        self.engine.run("network", name="passing")  # which sweeps up the bridge of one whose removal was killed
         self.engine.run("network", name="passing", state="absent")
         self.engine.run("volume", name="passing", state="absent")
         self.engine.run("prune", images=True)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 
@@ -13,6 +14,7 @@ from module_utils._engine.errors import InUse, UsageError
 from module_utils._engine.kernel.syscalls import Kernel
 from module_utils._engine.paths import Paths
 from module_utils._engine.storage import trees, volumes
+from module_utils._engine.store import scratch
 
 pytestmark = pytest.mark.root
 
@@ -192,3 +194,15 @@ def test_removal_does_not_follow_links(kernel, tmp_path):
         trees.remove_tree(kernel, fd, name)
     assert os.listdir(fd) == ["keep"] and (tmp_path / "keep" / "x").exists()
     os.close(fd)
+
+
+def test_a_removal_cut_short_is_litter_for_the_next_sweep_unless_somebody_is_at_it(paths):
+    """Renamed out of its place, it is nobody's any more."""
+    for name in ("volume-held", "volume-left"):
+        os.makedirs("%s/%s/_data" % (paths.tmp, name))
+    held = os.open(paths.tmp + "/volume-held", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert scratch.sweep(paths.tmp).gone == ["volume-left"]
+    assert os.listdir(paths.tmp) == ["volume-held"]
+    os.close(held)
+    assert scratch.sweep(paths.tmp).gone == ["volume-held"]

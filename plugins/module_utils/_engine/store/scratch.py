@@ -229,7 +229,7 @@ def sweep(tmp: str, *, partial_seconds: float = PARTIAL_SECONDS) -> Swept:
 
 def _expired(path: str, name: str, partial_seconds: float) -> bool:
     kind, _dash, rest = name.partition("-")
-    if kind in ("layer", "trash") or (kind == "ingest" and len(rest) != 64):
+    if kind in ("layer", "trash", "volume") or (kind == "ingest" and len(rest) != 64):
         return True
     try:
         info = os.lstat(path)
