@@ -89,7 +89,7 @@ class World(Lab):
 def _without_comment(words: list[str]) -> list[str]:
     text = " ".join(words)
     if "--comment" in text:
-        before, _, rest = text.partition(" -m comment --comment ")
+        before, _found, rest = text.partition(" -m comment --comment ")
         text = before + rest[rest.index('"', 1) + 1 :]
     return text.split()
 
