@@ -745,8 +745,9 @@ options:
     description:
       - V(size) is how much the container may write to its root file system, such as V(10g); writing more fails as on
         a full disk. What the image holds, volumes, and logs are not counted.
-      - Needs project quotas on the file system that holds the engine's state. That is xfs mounted with C(pquota), or ext4
-        with the feature C(project) mounted with C(prjquota). Refused elsewhere, and anything but V(size) everywhere.
+      - Needs project quotas on the file system that holds the engine's state. That is xfs mounted with C(pquota), or
+        ext4 with the feature C(project) mounted with C(prjquota). Refused elsewhere, and anything but V(size)
+        everywhere.
       - Changed on the running container, and so is none where there was one; the first size replaces the container.
     type: dict
   platform:

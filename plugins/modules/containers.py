@@ -791,8 +791,8 @@ options:
             on
             a full disk. What the image holds, volumes, and logs are not counted.
           - Needs project quotas on the file system that holds the engine's state. That is xfs mounted with C(pquota),
-            or ext4
-            with the feature C(project) mounted with C(prjquota). Refused elsewhere, and anything but V(size)
+            or
+            ext4 with the feature C(project) mounted with C(prjquota). Refused elsewhere, and anything but V(size)
             everywhere.
           - Changed on the running container, and so is none where there was one; the first size replaces the container.
         type: dict
