@@ -31,7 +31,7 @@ class Slot:
         self.label = "a"
         self.second = False  # in the second network, too
         self.moved = False  # the published port is the other one
-        self.precious = ""
+        self.precious = self.copied = ""
 
     @property
     def volume(self) -> str:
