@@ -146,6 +146,9 @@ def _words(message: bytes, flags: int) -> Optional[str]:
     return text.rstrip(b"\0").decode(errors="replace") if text else None
 
 
+_LARGEST = 1 << 15  # bytes; the kernel packs no more into one answer (netlink_dump, net/netlink/af_netlink.c)
+
+
 class Netlink:
     """One rtnetlink socket. It belongs to the network namespace it was opened in, wherever its owner goes later."""
 
@@ -196,7 +199,7 @@ class Netlink:
         replies: list[bytes] = []
         interrupted = False
         while True:
-            data, pos = self._sock.recv(1 << 17), 0
+            data, pos = self._sock.recv(_LARGEST), 0
             while pos + 16 <= len(data):
                 size, kind, flags, seq, _port = struct.unpack_from("=IHHII", data, pos)
                 message, pos = data[pos : pos + size], pos + ((size + 3) & ~3)

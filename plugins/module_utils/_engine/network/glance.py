@@ -244,7 +244,7 @@ def _links_on(sock: socket.socket, index: int) -> Optional[dict[str, bool]]:
     found: dict[str, bool] = {}
     sure = True
     while True:
-        data = sock.recv(1 << 17)
+        data = sock.recv(1 << 15)
         pos = 0
         while pos < len(data):
             size, kind, flags, _number, _port = _HEADER.unpack_from(data, pos)

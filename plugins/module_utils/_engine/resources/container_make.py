@@ -440,7 +440,7 @@ def write_json(path: str, value: Any) -> None:
     fd = _wrap(os.open, temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "w") as stream:
-            json.dump(value, stream, separators=(",", ":"))
+            stream.write(json.dumps(value, separators=(",", ":")))  # json.dump has no use for its C encoder
         os.replace(temporary, path)
     except OSError as error:
         raise _disk_error(error, path) from None
