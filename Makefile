@@ -83,7 +83,7 @@ molecule: tree  ## the roles, verified with testinfra (root)
 	$(call say,molecule)
 	cd $(TREE) && PATH=$(BIN):$$PATH $(BIN)/molecule test -s host -s registry --report
 
-test: lint sanity unit kernel integration molecule  ## everything that needs no virtual machine; CI runs it, then lab-ci
+test: lint sanity unit kernel integration molecule  ## everything CI runs
 
 campaign: venv  ## random tasks and kills, invariants after each: ROUNDS=500 SEED=1 (a random seed without)
 	$(call say,campaign)
@@ -101,7 +101,7 @@ lab: tree lab-apt  ## virtual machines: SCENARIO=demo HOST=debian13; all of them
 lab-suite: tree lab-apt  ## the integration tests on a virtual machine, over ssh: HOST=debian13b
 	PYTHONPATH=tests $(BIN)/python -m lab suite $(if $(KEEP),--keep) $(addprefix --host ,$(HOST)) -- $(PYTEST_ARGS)
 
-lab-ci: tree  ## what CI runs of it: the demo, twice, and a reboot on Debian 13, within MINUTES=30
+lab-ci: tree  ## a short part of it, made for CI: the demo, twice, and a reboot on Debian 13, within MINUTES=30
 	-@EXTRA="$(LAB_APT)" tools/apt.sh
 	@tools/lab-ci.sh $(BIN)/python $(TREE) $(or $(MINUTES),30)
 
