@@ -416,9 +416,8 @@ class Runtime:
         for attempt in range(3):
             with self._spawner() as sock:
                 try:
-                    answer = self._converse(
-                        sock, {"op": operation, "id": container, "engine": wire.ENGINE}, timeout, container
-                    )
+                    request = {"op": operation, "id": container, "engine": wire.ENGINE}
+                    answer = self._converse(sock, request, timeout, container)
                 except Interrupted:
                     # The spawner ended just then, or its child was killed: whatever it left, the next one tidies.
                     state = self.state(container)
@@ -427,8 +426,7 @@ class Runtime:
                     if attempt == 2:
                         raise
                     continue
-                started: dict[str, Any] = answer["state"]
-                return started
+                return dict(answer["state"])
         raise Interrupted("The spawner ended during the request", step=operation, subject=container)
 
     def _spawner(self) -> socket.socket:
@@ -444,16 +442,16 @@ class Runtime:
         from ..kernel.cgroups import Layout, delegation
 
         argv = process.engine_command("runtime.spawner", self.paths.state, self.paths.run)
-        process.spawn_daemon(argv, log=self.paths.run + "/spawner.log", cgroups=delegation.ensure(Layout.detect()))
         log = self.paths.run + "/spawner.log"
+        silence = ("no message", _tail(log))  # what the ones before it said does not count
+        process.spawn_daemon(argv, log=log, cgroups=delegation.ensure(Layout.detect()))
         begun = time.monotonic()
         while True:
             try:
                 return wire.connect(path, _SPAWNER_TIMEOUT)
             except _GONE:
-                waited = time.monotonic() - begun
-                words = os.path.exists(log) and os.path.getsize(log)
-                if waited >= (_SPAWNER_TIMEOUT if words else _SPAWNER_LATEST):
+                latest = _SPAWNER_LATEST if _tail(log) in silence else _SPAWNER_TIMEOUT
+                if time.monotonic() - begun >= latest:
                     raise Interrupted(
                         "The engine's spawner process did not start: %s" % _tail(log), step="start_spawner", path=log
                     ) from None
