@@ -62,6 +62,62 @@ def test_ten_replacements_under_load_refuse_and_lose_no_connection(shared: Engin
     assert len(found["answers"]) > 5, "the client saw too little to prove anything"
 
 
+def test_clients_of_one_that_has_to_stop_first_wait_and_none_is_refused(shared: Engine) -> None:
+    """Between two there is nobody to serve: a client's first packet is not answered, its second one is."""
+    serve(shared, "gap", "0", 18130)
+    assert served(18130) == "0"
+    with hammering(18130) as found:
+        for number in range(1, 4):
+            made = serve(shared, "gap", str(number), 18130, update="stop_first")
+            assert [(a["how"], a["detail"]["order"]) for a in made["actions"]] == [("replace", "stop_first")]
+    assert found["errors"] == []
+    assert set(found["answers"]) <= {"0", "1", "2", "3"} and len(found["answers"]) > 1
+    assert served(18130) == "3", "clients of the host itself, too"
+    assert not serve(shared, "gap", "3", 18130)["changed"]
+    with socket.socket() as thief, pytest.raises(OSError):
+        thief.bind(("0.0.0.0", 18130))
+    shared.run("container", name="gap", state="absent", force_kill=True)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", 18130), timeout=20)
+
+
+def test_one_killed_while_clients_wait_is_finished_by_the_next_task(shared: Engine) -> None:
+    serve(shared, "cut", "old", 18131)
+    assert served(18131) == "old"
+    child = os.fork()
+    if child == 0:
+        try:
+            shared.container(
+                "cut", command=SLEEP, volumes=PYTHON_BINDS, published_ports=["18131:80"], update="stop_first"
+            )
+        finally:
+            os._exit(0)
+    deadline = time.monotonic() + 60
+    while shared.inspect("cut")["Config"]["Cmd"] != SLEEP or not shared.inspect("cut")["State"]["Running"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    serve(shared, "cut", "new", 18131)
+    assert served(18131) == "new"
+    assert [n for n in traces(shared)["names"] if "cut" in n] == ["/cut"]
+    assert not serve(shared, "cut", "new", 18131)["changed"]
+
+
+def test_one_that_does_not_come_up_leaves_the_old_one_serving_though_it_had_to_stop(shared: Engine) -> None:
+    serve(shared, "back", "old", 18132)
+    assert served(18132) == "old"
+    with pytest.raises(StartError, match="exited with code 7 before it listened on port 80"):
+        shared.container(
+            "back",
+            command=["sh", "-c", "sleep 0.3; exit 7"],
+            volumes=PYTHON_BINDS,
+            published_ports=["18132:80"],
+            update="stop_first",
+        )
+    assert served(18132) == "old"
+
+
 def test_a_connection_that_is_open_stays_with_the_container_it_was_made_to(shared: Engine) -> None:
     serve(shared, "open", "old", 18101)
     assert served(18101) == "old"

@@ -16,7 +16,7 @@ from typing import Optional
 from ..tuples import NamedTuple
 from .nfnetlink import AF_INET, SUBSYS_CTNETLINK, Nfnetlink, attr, nest, number, parse
 
-UDP = 17
+TCP, UDP = 6, 17
 _GET, _DELETE = SUBSYS_CTNETLINK | 1, SUBSYS_CTNETLINK | 2
 _ORIGINAL, _REPLY, _ID, _FILTER = 1, 2, 12, 25
 _BY_SOURCE, _BY_PROTOCOL, _BY_SOURCE_PORT, _BY_DESTINATION_PORT = 1 << 0, 1 << 3, 1 << 4, 1 << 5

@@ -3,7 +3,8 @@
 
 """After published UDP ports have changed: make flows that were decided under the old rules be decided again.
 
-TCP needs none of this: old connections rightly stay with the container they were made to, and new ones are new flows.
+TCP needs it only for a port that was closed for a while (``forget_local``): old connections rightly stay with the
+container they were made to, and new ones are new flows.
 """
 
 from __future__ import annotations
@@ -48,6 +49,24 @@ def settle(nl: Nfnetlink, gone: Iterable[Gone], come: Mapping[Come, Target], net
     try:
         flows = _gone(nl, set(gone)) + _come(nl, come, netns_fd)
         return sum(conntrack.forget(nl, flow) for flow in flows)
+    except OSError:
+        return 0
+
+
+def forget_local(families: Iterable[int], ports: Iterable[int]) -> int:
+    """TCP flows to these ports of this host that lead to no container. Returns how many; without conntrack netlink
+    none: their clients are refused, and have to connect again."""
+    try:
+        with Nfnetlink() as nl:
+            found = [
+                flow
+                for family in families
+                for port in ports
+                for flow in conntrack.flows_to_port(nl, family, port, conntrack.TCP)
+                if flow.server == flow.destination
+            ]
+            local = _local({(flow.family, flow.destination) for flow in found}, None)
+            return sum(conntrack.forget(nl, flow) for flow in found if (flow.family, flow.destination) in local)
     except OSError:
         return 0
 

@@ -146,6 +146,14 @@ class Publishing:
             with self._locked():
                 self.firewall.remove_ports(targets)
 
+    def redirect_waiting(self, container_id: str) -> None:
+        """Where a connection goes is decided by its first packet. Clients that had no answer while the container's TCP
+        ports were closed: their next try finds them open."""
+        from . import firewall_flows
+
+        ports = {port.host_port for port in self.store.networks.ports(container_id=container_id)}
+        firewall_flows.forget_local(self.firewall.families, ports)
+
     def missing(self, container_id: str, networks: Sequence[Member]) -> list[str]:
         """One sentence for each of the container's ports that is not open, and one for rules that are not as made.
         The tables are read once for many containers."""

@@ -327,6 +327,10 @@ class NetworkService:
             return False
         return self.publishing.sync()
 
+    def withdraw(self, container_id: str) -> None:
+        """Close the container's published ports; what is connected stays."""
+        self.publishing.withdraw(container_id, self._members(container_id))
+
     def glance(self, container_id: str, pid: int, *, remember: bool = True) -> list[str]:
         """``check`` for the path of every task: nearly free when nothing is wrong (see ``glance``)."""
         from . import glance

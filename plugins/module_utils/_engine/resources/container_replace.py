@@ -6,13 +6,15 @@
 Two orders. ``start_first`` where nothing forbids two of them at once: the new container starts (and, with a health
 check, turns healthy) while the old one serves; then names and published ports move over, then the old one stops.
 ``stop_first`` where they would share what cannot be shared (writable volumes and binds, fixed addresses, the host's
-network): the old one stops, the new one starts. In both, when the new one does not come up it is removed and the old
-one runs on (or is started again), and the task says why.
+network): the old one stops, the new one starts. Clients of published TCP ports are kept waiting in between (see
+``runtime/hush``): their ports open once the new one serves. In both, when the new one does not come up it is removed
+and the old one runs on (or is started again), and the task says why.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import StartError, UsageError, WharfError
 from . import container_make as make
@@ -21,6 +23,8 @@ from .container_run import last_lines, remove, start, stop, wait_healthy
 from .task import Task
 
 if TYPE_CHECKING:
+    import socket
+
     from ..store.records import ContainerRecord, ImageRecord
 
 _LISTEN = 10  # seconds for the new one to listen where the old one does
@@ -80,20 +84,32 @@ def replace(
     first = order(old, spec, running and start_new, task.params.get("update") or "")[0] == "start_first"
     new = make.create(task, name + _NEW, spec, image, inherit=old, lease=first, publish=False)
     before = _Before(task, old)
+    waiting = not first and running and start_new and bool(before.ports)
+    pause: Optional[_Pause] = None
     try:
+        served = _listening(task, old)
         if first:
             start(task, new)
             _settle(task, new)
-            _serves(task, old, new)
+            _serves(task, old, new, served)
+        elif waiting:
+            pause = _Pause(task, old)
+            stop(task, old, remember=False)
         elif running:
             stop(task, old, remember=False)
-        _take_over(task, old, new, lease=not first)
+        _take_over(task, old, new, lease=not first, ports=not waiting)
         if first:
             _switch(task, old, new)
         elif start_new:
             start(task, _fresh(task, new))
             _settle(task, new)
+        if pause is not None:
+            _serves(task, old, new, served)
+            _take_ports(task, old, new)
+            pause.end(new)
     except BaseException as error:
+        if pause is not None:
+            pause.give_up()
         _roll_back(task, old, new, before, running=running)
         if isinstance(error, WharfError):
             _explain(error, name, new, running)
@@ -116,6 +132,44 @@ def _switch(task: Task, old: ContainerRecord, new: ContainerRecord) -> None:
     except UsageError:  # a monitor that has been running since an earlier version: the ports are free for an instant
         task.runtime.update(old.id, {"reserve": []})
     task.runtime.update(new.id, {"reserve": reserve})
+
+
+class _Pause:
+    """While nobody serves: the old one's ports are closed, and who comes is kept waiting."""
+
+    def __init__(self, task: Task, old: ContainerRecord) -> None:
+        from ..runtime import hush
+
+        self._task = task
+        self._sockets: list[socket.socket] = []
+        self._held: list[tuple[str, int, str, list[int]]] = []
+        try:
+            self._held = task.runtime.reservations(old.id)
+        except UsageError:  # a monitor of an earlier version: clients are refused meanwhile
+            return
+        try:
+            self._sockets = hush.hush([os.dup(fd) for *_key, fds in self._held for fd in fds])
+            task.network.withdraw(old.id)
+        except BaseException:
+            self.give_up()
+            raise
+
+    def end(self, new: ContainerRecord) -> None:
+        """The ports are the new one's by now. It opens them first, and whoever was kept waiting gets there."""
+        task = self._task
+        task.network.publish(new.id)
+        task.network.publishing.redirect_waiting(new.id)
+        task.runtime.hold(new.id, self._held)
+        self.give_up()
+        task.runtime.update(new.id, {"reserve": make.reserve_settings(task, new)})
+
+    def give_up(self) -> None:
+        from ..runtime import hush
+
+        hush.let_go(self._sockets)
+        for fd in [fd for *_key, fds in self._held for fd in fds]:
+            os.close(fd)
+        self._sockets, self._held = [], []
 
 
 def _retire(task: Task, old: ContainerRecord) -> None:
@@ -150,6 +204,8 @@ def recover(task: Task, name: str) -> None:
     if new is not None:
         remove(task, new, keep_anonymous=True)
     wanted = current is not None and current.desired == "running"
+    if old is not None and current is not None and task.store.networks.ports(container_id=old.id):
+        _take_ports(task, old, current)  # killed while clients were kept waiting
     if old is not None:
         wanted = wanted or old.desired == "running"
         if current is not None and is_running(state(task, current)) and is_running(state(task, old)):
@@ -171,16 +227,17 @@ def _settle(task: Task, record: ContainerRecord) -> None:
         wait_healthy(task, record, task.params.get("healthy_wait_timeout"))
 
 
-def _serves(task: Task, old: ContainerRecord, new: ContainerRecord) -> None:
-    """A published TCP port at which the old one listens is switched once the new one listens there, too: until then
-    clients would be refused. Without a health check nobody knows better; after a while it is switched all the same.
+def _serves(task: Task, old: ContainerRecord, new: ContainerRecord, served: set[int]) -> None:
+    """A published TCP port at which the old one listened (``served``) is switched once the new one listens there, too:
+    until then clients would be refused. Without a health check nobody knows better; after a while it is switched all
+    the same.
 
     Raises ``StartError`` when the new one ends instead.
     """
     import time
 
     wanted = {int(port["container_port"]) for port in new.spec.get("published_ports", []) if port["protocol"] == "tcp"}
-    wanted &= _listening(task, old)
+    wanted &= served
     deadline = time.monotonic() + _LISTEN
     while wanted - _listening(task, new):
         facts = state(task, new)
@@ -219,15 +276,12 @@ def _listening(task: Task, record: ContainerRecord) -> set[int]:
     return found
 
 
-def _take_over(task: Task, old: ContainerRecord, new: ContainerRecord, *, lease: bool) -> None:
-    """Name, published ports and (``lease``) addresses change hands in one transaction: there is never a moment with
+def _take_over(task: Task, old: ContainerRecord, new: ContainerRecord, *, lease: bool, ports: bool) -> None:
+    """Name, published ``ports`` and (``lease``) addresses change hands in one transaction: there is never a moment with
     two owners or none."""
     store = task.store
     with store.transaction():
         store.events.fold()  # under the names they had when it happened
-        held = [port._replace(container_id=new.id) for port in store.networks.ports(container_id=old.id)]
-        store.networks.put_ports(old.id, [])
-        store.networks.put_ports(new.id, held)  # a port that was chosen for the old one goes on
         store.containers.rename(old.id, old.name + _OLD)
         store.containers.rename(new.id, old.name)
         store.events.add_all(
@@ -241,6 +295,16 @@ def _take_over(task: Task, old: ContainerRecord, new: ContainerRecord, *, lease:
                 store.networks.remove_endpoint(old.id, endpoint.network_id)
             if new.spec.get("networks"):
                 task.network.plan_endpoints(new.id, new.spec["networks"])
+        if ports:
+            _take_ports(task, old, new)
+
+
+def _take_ports(task: Task, old: ContainerRecord, new: ContainerRecord) -> None:
+    networks = task.store.networks
+    with task.store.transaction():
+        held = [port._replace(container_id=new.id) for port in networks.ports(container_id=old.id)]
+        networks.put_ports(old.id, [])
+        networks.put_ports(new.id, held)  # a port that was chosen for the old one goes on
         make.publish_ports(task, new)
 
 

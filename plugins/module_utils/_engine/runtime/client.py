@@ -197,17 +197,34 @@ class Runtime:
         """Let ``new`` hold the sockets that reserve published ports for ``old``, too: the ports are never free, not for
         an instant, when ``old`` ends. Raises ``UsageError`` when a monitor of an earlier version knows nothing of it.
         """
-        offset, more = 0, True
+        held = self.reservations(old)
+        try:
+            self.hold(new, held)
+        finally:
+            for fd in [fd for *_key, fds in held for fd in fds]:
+                os.close(fd)
+
+    def reservations(self, container: str) -> list[tuple[str, int, str, list[int]]]:
+        """``(host_ip, port, protocol, descriptors)`` of the sockets that reserve published ports; the descriptors are
+        the caller's. Raises ``UsageError`` like ``share_ports``."""
+        found: list[tuple[str, int, str, list[int]]] = []
+        more = True
         while more:
-            with self._connect(old) as sock:
-                answer, fds = self._converse_fds(sock, {"op": "ports", "offset": offset}, old)
-            try:
-                offset, more = offset + len(answer["held"]), bool(answer["more"])
-                with self._connect(new) as sock:
-                    self._converse_fds(sock, {"op": "hold", "held": answer["held"]}, new, tuple(fds))
-            finally:
-                for fd in fds:
-                    os.close(fd)
+            with self._connect(container) as sock:
+                answer, fds = self._converse_fds(sock, {"op": "ports", "offset": len(found)}, container)
+            for host_ip, port, protocol, count in answer["held"]:
+                found.append((host_ip, port, protocol, fds[:count]))
+                del fds[:count]
+            more = bool(answer["more"])
+        return found
+
+    def hold(self, container: str, held: Sequence[tuple[str, int, str, Sequence[int]]]) -> None:
+        """Let a container's monitor hold these, too, a few at a time."""
+        for at in range(0, len(held), 4):
+            part = held[at : at + 4]
+            request = {"op": "hold", "held": [[*key, len(fds)] for *key, fds in part]}
+            with self._connect(container) as sock:
+                self._converse_fds(sock, request, container, tuple(fd for *_key, fds in part for fd in fds))
 
     def remount(
         self, container: str, add: Sequence[Mapping[str, Any]], remove: Sequence[Mapping[str, Any]] = ()
