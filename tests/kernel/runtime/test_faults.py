@@ -15,7 +15,7 @@ import pytest
 from module_utils._engine import process
 from module_utils._engine.errors import WharfError
 from module_utils._engine.kernel import procfs
-from module_utils._engine.runtime import client, wire
+from module_utils._engine.runtime import spawning, wire
 
 
 def descendants_named(name):
@@ -182,7 +182,7 @@ def spawner_that(script, engine, monkeypatch):
     engine.until(lambda: not procfs.is_alive(pid, start))
     command = process.engine_command
     monkeypatch.setattr(process, "engine_command", lambda *words: ["/bin/sh", "-c", script, "sh", *command(*words)])
-    monkeypatch.setattr(client, "_SPAWNER_TIMEOUT", 0.5)  # of which a start on a crowded machine may need many
+    monkeypatch.setattr(spawning, "_TIMEOUT", 0.5)  # of which a start on a crowded machine may need many
 
 
 def test_a_spawner_that_is_slow_is_waited_for(engine, monkeypatch):

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from ..kernel.syscalls import Kernel
     from .execspec import ExecSpec
 
-_SPAWNER_TIMEOUT = 15.0
-_SPAWNER_LATEST = 180.0  # on a crowded or emulated processor; one that has said why it failed is not waited for as long
+_CONNECT_TIMEOUT = 15.0
 _START_TIMEOUT = 120.0
 _RECORD_TIMEOUT = 3.0
 _CHANGING = 10.0  # how long a killed monitor's container may take to get another one, or to have ended
@@ -376,7 +375,7 @@ class Runtime:
         path = self.paths.container_run(container) + "/monitor.sock"
         for attempt in range(2):
             try:
-                return wire.connect(path, _SPAWNER_TIMEOUT)
+                return wire.connect(path, _CONNECT_TIMEOUT)
             except _GONE:
                 if attempt:
                     break
@@ -428,10 +427,10 @@ class Runtime:
         return answer, reader.fds
 
     def _through_spawner(self, operation: str, container: str, timeout: float) -> dict[str, Any]:
-        from . import wire
+        from . import spawning, wire
 
         for attempt in range(3):
-            with self._spawner() as sock:
+            with spawning.connect(self.paths) as sock:
                 try:
                     request = {"op": operation, "id": container, "engine": wire.ENGINE}
                     answer = self._converse(sock, request, timeout, container)
@@ -445,34 +444,6 @@ class Runtime:
                     continue
                 return dict(answer["state"])
         raise Interrupted("The spawner ended during the request", step=operation, subject=container)
-
-    def _spawner(self) -> socket.socket:
-        """A connection to the spawner, started on demand."""
-        from . import wire
-
-        path = self.paths.spawner_socket
-        try:
-            return wire.connect(path, _SPAWNER_TIMEOUT)
-        except _GONE:
-            pass
-        from .. import process
-        from ..kernel.cgroups import Layout, delegation
-
-        argv = process.engine_command("runtime.spawner", self.paths.state, self.paths.run)
-        log = self.paths.run + "/spawner.log"
-        silence = ("no message", _tail(log))  # what the ones before it said does not count
-        process.spawn_daemon(argv, log=log, cgroups=delegation.ensure(Layout.detect()))
-        begun = time.monotonic()
-        while True:
-            try:
-                return wire.connect(path, _SPAWNER_TIMEOUT)
-            except _GONE:
-                latest = _SPAWNER_LATEST if _tail(log) in silence else _SPAWNER_TIMEOUT
-                if time.monotonic() - begun >= latest:
-                    raise Interrupted(
-                        "The engine's spawner process did not start: %s" % _tail(log), step="start_spawner", path=log
-                    ) from None
-                time.sleep(0.003)
 
     def _wait_unlocked(self, container: str, timeout: float = 30.0) -> None:
         """Until the container's monitor has let go of everything and ended."""
@@ -507,11 +478,3 @@ class Runtime:
 def _named(error: WharfError, container: str) -> WharfError:
     error.subject = error.subject or container
     return error
-
-
-def _tail(path: str) -> str:
-    try:
-        with open(path, "rb") as stream:
-            return stream.read()[-500:].decode(errors="replace").strip() or "no message"
-    except OSError:
-        return "no log"

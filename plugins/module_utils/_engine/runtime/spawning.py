@@ -1,0 +1,56 @@
+# Copyright: (c) 2026, The wharf.engine authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The spawner as its clients see it: a socket, behind which a process is started when there is none."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ..errors import Interrupted
+from ..paths import Paths
+
+if TYPE_CHECKING:
+    import socket
+
+_TIMEOUT = 15.0
+_LATEST = 180.0  # on a crowded or emulated processor; one that has said why it failed is not waited for as long
+_GONE = (FileNotFoundError, ConnectionRefusedError)
+
+
+def connect(paths: Paths) -> socket.socket:
+    """A connection to the spawner, started on demand."""
+    from . import wire
+
+    path = paths.spawner_socket
+    try:
+        return wire.connect(path, _TIMEOUT)
+    except _GONE:
+        pass
+    from .. import process
+    from ..kernel.cgroups import Layout, delegation
+
+    argv = process.engine_command("runtime.spawner", paths.state, paths.run)
+    log = paths.run + "/spawner.log"
+    silence = ("no message", _tail(log))  # what the ones before it said does not count
+    process.spawn_daemon(argv, log=log, cgroups=delegation.ensure(Layout.detect()))
+    begun = time.monotonic()
+    while True:
+        try:
+            return wire.connect(path, _TIMEOUT)
+        except _GONE:
+            latest = _LATEST if _tail(log) in silence else _TIMEOUT
+            if time.monotonic() - begun >= latest:
+                raise Interrupted(
+                    "The engine's spawner process did not start: %s" % _tail(log), step="start_spawner", path=log
+                ) from None
+            time.sleep(0.003)
+
+
+def _tail(path: str) -> str:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()[-500:].decode(errors="replace").strip() or "no message"
+    except OSError:
+        return "no log"
