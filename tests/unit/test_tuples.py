@@ -51,14 +51,14 @@ def test_named_tuples_are_tuples_with_names_defaults_and_methods(kind):
     value = kind(1, three=(3,))
     assert value == (1, "b", (3,)) and value.one == 1 and value.both() == "1b" and value.double == 2
     assert kind._fields == ("one", "two", "three") and kind._field_defaults == {"two": "b", "three": ()}
-    assert value._replace(two="c") == (1, "c", (3,)) and type(value._replace(two="c")) is kind
+    assert value._replace(two="c") == (1, "c", (3,)) and value._replace(two="c").__class__ is kind
     assert value._asdict() == {"one": 1, "two": "b", "three": (3,)}
-    assert kind._make(iter([4, "x", ()])) == (4, "x", ()) and type(kind._make([4, "x", ()])) is kind
+    assert kind._make(iter([4, "x", ()])) == (4, "x", ()) and kind._make([4, "x", ()]).__class__ is kind
     one, *rest = value
     assert one == 1 and rest == ["b", (3,)] and isinstance(value, tuple) and hash(value) == hash((1, "b", (3,)))
     assert value[1:] == ("b", (3,)) and sorted([kind(2), kind(1)]) == [kind(1), kind(2)]
     for same in (copy.copy(value), copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
-        assert same == value and type(same) is kind
+        assert same == value and same.__class__ is kind
     for arguments, more in (((), {}), ((1, 2, 3, 4), {}), ((1,), {"nope": 2}), ((1,), {"one": 2})):
         with pytest.raises(TypeError):
             kind(*arguments, **more)

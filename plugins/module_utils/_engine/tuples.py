@@ -11,8 +11,9 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-    from typing import NamedTuple as NamedTuple
+    from typing import Any, NamedTuple
+
+__all__ = ["NamedTuple"]
 
 try:
     from _collections import _tuplegetter  # type: ignore[import-not-found]  # not in typeshed

@@ -87,7 +87,7 @@ def _image(kernel: Kernel, mount: Mapping[str, Any], mapped: Optional[Mapped]) -
     from ..storage import overlay  # whoever starts a container has it already
 
     ids = mapped.fd if mapped is not None and {"idmap", "ridmap"} & set(mount["options"]) else None
-    whole = overlay.mount_rootfs(kernel, [(path, form) for path, form in mount["layers"]], userns_fd=ids)
+    whole = overlay.mount_rootfs(kernel, [(layer[0], layer[1]) for layer in mount["layers"]], userns_fd=ids)
     if not mount.get("within"):
         return whole
     try:
