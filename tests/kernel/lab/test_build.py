@@ -45,7 +45,9 @@ def test_an_ended_build_leaves_nothing(tmp_path: Path, name: str) -> None:
         "WHARF_LAB": str(tmp_path / "lab"),
     }
     with open(tmp_path / "log", "wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "lab", "build", "debian13"], env=env, stdout=log, stderr=log)
+        # Whoever runs this in the background of a shell has SIGINT ignored, and all below it.
+        argv = ["env", "--default-signal=INT", sys.executable, "-m", "lab", "build", "debian13"]
+        process = subprocess.Popen(argv, env=env, stdout=log, stderr=log)
     until(ready.exists, tmp_path)
     assert "/lab/debian13/root" not in Path("/proc/self/mountinfo").read_text()
     process.send_signal(getattr(signal, name))

@@ -18,7 +18,7 @@ from module_utils._engine.kernel import procfs
 from module_utils._engine.kernel.syscalls import MNT_DETACH, Kernel
 from module_utils._engine.restore import restore
 
-GONE = procfs.Stat(0, "", "Z", 0, 0, 0)
+GONE = procfs.Stat(0, "", "Z", 0, 0, 0, 0)
 
 
 def boot(engine: Engine) -> None:

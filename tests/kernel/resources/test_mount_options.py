@@ -134,7 +134,7 @@ def test_a_memory_file_system_takes_further_options(shared: Engine) -> None:
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"type": "volume", "source": "mo-no", "target": "/x", "volume_driver": "nfs"}, "volume_driver: 'nfs'"),
     ({"type": "volume", "source": "mo-no", "target": "/x", "volume_options": {"o": "addr=1"}}, "volume_options"),
-    ({"type": "bind", "source": "/srv", "target": "/x", "subpath": "a"}, "is for volume mounts"),
+    ({"type": "bind", "source": "/srv", "target": "/x", "subpath": "a"}, "is for volume and image mounts"),
     ({"type": "volume", "target": "/x", "subpath": "a"}, "needs a volume with a name"),
     ({"type": "tmpfs", "target": "/x", "tmpfs_options": [{"bogus": 1}]}, "bogus"),
     ({"type": "bind", "source": "/srv", "target": "/x", "read_only_non_recursive": True}, "is not supported"),

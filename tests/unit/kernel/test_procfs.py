@@ -13,10 +13,10 @@ from module_utils._engine.kernel import pidfd, procfs
 
 def test_a_process_name_with_parentheses_and_spaces_does_not_shift_the_fields(tmp_path):
     (tmp_path / "7").mkdir()
-    fields = ["S", "3", *["0"] * 15, "4", "0", "999"]
+    fields = ["S", "3", *["0"] * 4, "5", *["0"] * 10, "4", "0", "999"]
     (tmp_path / "7" / "stat").write_text("7 (a) R 9 (b c) " + " ".join(fields) + " 1 2 3\n")
     found = procfs.stat(7, str(tmp_path))
-    assert found == procfs.Stat(7, "a) R 9 (b c", "S", 3, 4, 999)
+    assert found == procfs.Stat(7, "a) R 9 (b c", "S", 3, 4, 999, 5)
 
 
 def test_is_alive_needs_both_number_and_start_time():

@@ -14,6 +14,8 @@ from ..tuples import NamedTuple
 if TYPE_CHECKING:
     from .syscalls import Kernel
 
+_PF_EXITING = 0x4  # include/linux/sched.h; in field 9 of /proc/PID/stat, proc(5)
+
 
 class Stat(NamedTuple):
     """The fields of ``/proc/<pid>/stat`` the engine needs. ``start``: clock ticks after boot (field 22)."""
@@ -24,6 +26,7 @@ class Stat(NamedTuple):
     parent: int
     threads: int
     start: int
+    flags: int
 
 
 class Mount(NamedTuple):
@@ -72,8 +75,21 @@ def stat(pid: int, proc: str = "/proc") -> Optional[Stat]:
     head, _sep, tail = text.rpartition(")")
     fields = tail.split()
     return Stat(
-        pid, head.partition("(")[2], fields[0], parent=int(fields[1]), threads=int(fields[17]), start=int(fields[19])
+        pid,
+        head.partition("(")[2],
+        fields[0],
+        parent=int(fields[1]),
+        threads=int(fields[17]),
+        start=int(fields[19]),
+        flags=int(fields[6]),
     )
+
+
+def is_ending(pid: int) -> bool:
+    """Is ``pid`` gone, or on its way out? The first process of a pid namespace is for as long as it takes to end the
+    others, and whoever enters meanwhile fails or is killed with them."""
+    found = stat(pid)
+    return found is None or bool(found.flags & _PF_EXITING and found.threads <= 1)
 
 
 def start_time(pid: int) -> Optional[int]:

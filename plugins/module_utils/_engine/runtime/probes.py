@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Optional
 
 from ..errors import WharfError
+from ..kernel import procfs
 from . import health, logs
 from .execs import TIMED_OUT
 from .execspec import ExecSpec
@@ -109,6 +110,11 @@ class Probes:
         self._output = error.msg.encode()
         self._result(checked, error.details.get("exit_code", 126))
 
+    def _is_cut_short(self) -> bool:
+        """A probe that fails because its container is just ending says nothing: ``end`` comes next."""
+        child = self.monitor.child
+        return child is None or procfs.is_ending(child.pid)
+
     def _result(self, checked: health.Health, code: int) -> None:
         if checked is not self.health:  # of a run, or a check, that is over
             return
@@ -118,6 +124,8 @@ class Probes:
             if len(self._output) == before:
                 break
         self._close_pipe()
+        if code and self._is_cut_short():
+            return
         text = self._output[: health.MAX_OUTPUT].decode("utf-8", "replace")
         if code == TIMED_OUT:
             text = "Health check exceeded timeout (%gs)%s" % (checked.timeout, ": " + text if text else "")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -33,24 +34,35 @@ def connect(paths: Paths) -> socket.socket:
 
     argv = process.engine_command("runtime.spawner", paths.state, paths.run)
     log = paths.run + "/spawner.log"
-    silence = ("no message", _tail(log))  # what the ones before it said does not count
+    before = _size(log)  # what the ones before it said does not count
     process.spawn_daemon(argv, log=log, cgroups=delegation.ensure(Layout.detect()))
     begun = time.monotonic()
     while True:
         try:
             return wire.connect(path, _TIMEOUT)
         except _GONE:
-            latest = _LATEST if _tail(log) in silence else _TIMEOUT
+            latest = _TIMEOUT if _size(log) > before else _LATEST
             if time.monotonic() - begun >= latest:
                 raise Interrupted(
-                    "The engine's spawner process did not start: %s" % _tail(log), step="start_spawner", path=log
+                    "The engine's spawner process did not start: %s" % _words(log, before),
+                    step="start_spawner",
+                    path=log,
                 ) from None
             time.sleep(0.003)
 
 
-def _tail(path: str) -> str:
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:
+        return 0
+
+
+def _words(path: str, begin: int) -> str:
+    """The end of what was written to ``path`` from ``begin`` on."""
     try:
         with open(path, "rb") as stream:
+            stream.seek(begin)
             return stream.read()[-500:].decode(errors="replace").strip() or "no message"
     except OSError:
         return "no log"
