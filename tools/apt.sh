@@ -5,8 +5,8 @@
 set -euo pipefail
 
 packages=(
-    apache2-utils attr busybox-static docker-registry git iproute2 libcap2-bin libisal2 mmdebstrap nftables openssh-server
-    python3 python3-venv skopeo sudo umoci
+    apache2-utils attr busybox-static dbus-daemon docker-registry git iproute2 iptables libcap2-bin libisal2
+    mmdebstrap nftables openssh-server python3 python3-venv skopeo sudo umoci
 )
 read -r -a extra <<<"${EXTRA:-}"
 packages+=("${extra[@]}")

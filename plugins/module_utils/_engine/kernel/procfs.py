@@ -14,6 +14,9 @@ from ..tuples import NamedTuple
 if TYPE_CHECKING:
     from .syscalls import Kernel
 
+# A read of a pseudo-file ends early only before a record that does not fit into the rest of a page (seq_file,
+# fs/seq_file.c), and no record is half a page long: less than that is all there is, without a second read.
+_SURELY_WHOLE = 2048
 _PF_EXITING = 0x4  # include/linux/sched.h; in field 9 of /proc/PID/stat, proc(5)
 
 
@@ -45,18 +48,25 @@ class Mount(NamedTuple):
     super_options: str
 
 
-def _read(path: str) -> str:
-    """Text of a small pseudo-file; non-UTF-8 bytes survive as surrogates."""
+def whole(path: str) -> bytes:
+    """All of a pseudo-file, in one read when it is small."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        chunks: list[bytes] = []
-        while True:
-            data = os.read(fd, 65536)
-            if not data:
-                return b"".join(chunks).decode("utf-8", "surrogateescape")
-            chunks.append(data)
+        data = os.read(fd, 4096)  # a larger buffer costs more than reading what fits into it
+        if len(data) >= _SURELY_WHOLE:
+            while True:
+                more = os.read(fd, 65536)
+                if not more:
+                    break
+                data += more
+        return data
     finally:
         os.close(fd)
+
+
+def _read(path: str) -> str:
+    """Non-UTF-8 bytes survive as surrogates."""
+    return whole(path).decode("utf-8", "surrogateescape")
 
 
 def stat(pid: int, proc: str = "/proc") -> Optional[Stat]:

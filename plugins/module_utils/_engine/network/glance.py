@@ -18,6 +18,7 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
+from ..kernel import procfs
 from . import bridge, container_files, endpoint
 
 if TYPE_CHECKING:
@@ -35,10 +36,8 @@ _FEW = 4  # links of a bridge that are asked for one by one; then all of them at
 _NFT_GETGEN, _NFTA_GEN_ID = 10 << 8 | 16, 1
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC
 _SEEN = "network.seen"
 NO_GENERATION = 0  # of a container that is on no network: the firewall knows nothing of it
-_SURELY_WHOLE = 2048  # see kernel.cgroups.files
 
 
 class Look:
@@ -146,7 +145,7 @@ def remember(
 
 
 def _seen(paths: Paths, container_id: str) -> str:
-    return _read("%s/%s" % (paths.container_run(container_id), _SEEN))
+    return procfs.whole("%s/%s" % (paths.container_run(container_id), _SEEN)).decode()
 
 
 def _stamp(paths: Paths, container_id: str, number: int, members: Sequence[Member], ports: Sequence[PortRecord]) -> str:
@@ -155,22 +154,6 @@ def _stamp(paths: Paths, container_id: str, number: int, members: Sequence[Membe
 
 
 # -- inside -----------------------------------------------------------------------------------------------------
-
-
-def _read(path: str) -> str:
-    """Text of a file of any size; those of /proc/net come a page at a time."""
-    fd = os.open(path, _FLAGS)
-    try:
-        data = os.read(fd, 4096)
-        if len(data) >= _SURELY_WHOLE:
-            while True:
-                more = os.read(fd, 65536)
-                if not more:
-                    break
-                data += more
-        return data.decode()
-    finally:
-        os.close(fd)
 
 
 def _wanted(members: Sequence[Member]) -> Wanted:
@@ -190,11 +173,11 @@ def _wanted(members: Sequence[Member]) -> Wanted:
 
 def _inside(pid: int, members: Sequence[Member], wanted: Wanted) -> bool:
     base = "/proc/%d/net/" % pid
-    routes, tries = _read(base + "route"), _read(base + "fib_trie")
+    routes, tries = procfs.whole(base + "route").decode(), procfs.whole(base + "fib_trie").decode()
     for line in wanted[0]:
         if line not in routes:
             return False
-    six = _read(base + "if_inet6").split() if any(record.ipv6 for _network, record in members) else []
+    six = procfs.whole(base + "if_inet6").decode().split() if any(record.ipv6 for _network, record in members) else []
     for _network, record in members:
         if record.ipv4 and not _is_local(tries, record.ipv4):
             return False
@@ -217,7 +200,7 @@ def _is_local(tries: str, address: str) -> bool:
 
 def _route6(base: str, gateway: str, ifname: str) -> bool:
     raw = socket.inet_pton(socket.AF_INET6, gateway).hex()
-    for line in _read(base + "ipv6_route").splitlines():
+    for line in procfs.whole(base + "ipv6_route").decode().splitlines():
         words = line.split()
         if words[0] == "0" * 32 and words[1] == "00" and words[4] == raw and words[9] == ifname:
             return True

@@ -9,12 +9,9 @@ import os
 from typing import Optional
 
 from ...tuples import NamedTuple
+from .. import procfs
 
-# A read of a pseudo-file ends early only before a record that does not fit into the rest of a page (seq_file,
-# fs/seq_file.c), and no record is half a page long: less than that is all there is, without a second read.
-_SURELY_WHOLE = 2048
 _ABSENT = (2, 19, 95)  # ENOENT, ENODEV, EOPNOTSUPP
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC
 
 
 class Write(NamedTuple):
@@ -32,18 +29,7 @@ class Files:
     """Raises ``OSError``; values are stripped text."""
 
     def read(self, path: str) -> str:
-        fd = os.open(path, _FLAGS)
-        try:
-            data = os.read(fd, 4096)  # a larger buffer costs more than reading what fits into it
-            if len(data) >= _SURELY_WHOLE:
-                while True:
-                    more = os.read(fd, 65536)
-                    if not more:
-                        break
-                    data += more
-            return data.decode(errors="replace").strip()
-        finally:
-            os.close(fd)
+        return procfs.whole(path).decode(errors="replace").strip()
 
     def write(self, path: str, value: str) -> None:
         """In one write(2), as cgroupfs demands. An empty value is sent as a newline: an empty write never arrives."""
